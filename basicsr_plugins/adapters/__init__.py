@@ -1,0 +1,1 @@
+"""PEFT adapters: inject, train, save, load, blend per image."""

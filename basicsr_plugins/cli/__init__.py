@@ -1,0 +1,1 @@
+"""The `basicsr-plugins` command."""

@@ -1,0 +1,1 @@
+"""Data sets (`*_dataset.py`) and what they share."""

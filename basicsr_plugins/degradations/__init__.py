@@ -1,0 +1,1 @@
+"""Seeded degradations, one family per file (`*_degradation.py`)."""

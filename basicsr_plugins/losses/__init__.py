@@ -1,0 +1,1 @@
+"""Losses: plain modules on torch alone, one per file (`*_loss.py`)."""

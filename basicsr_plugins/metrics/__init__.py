@@ -1,0 +1,1 @@
+"""Metrics for `val.metrics`, one family per file (`*_metric.py`)."""

@@ -1,0 +1,1 @@
+"""Training recipes, one per file (`*_model.py`), on one shared base."""
