@@ -16,6 +16,7 @@ from basicsr_plugins.data.depth_maps import DepthMaps
 from basicsr_plugins.data.image_store import ImageStore, open_store
 from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
+from basicsr_plugins.data.ram_cache import cached
 from basicsr_plugins.data.seeding import SampleSeeds
 from basicsr_plugins.degradations import Degradation, Degraded, build_degradation
 from basicsr_plugins.degradations.cutmix import CutMixOptions, degradation_cutmix
@@ -96,7 +97,7 @@ class DegradationDataset(data.Dataset):
         self.opt = {**opt, "name": opt.get("name", "degradations")}
         self.entries = _entries(self.options.degradations, where)
         self.cutmix = _cutmix(self.options, self.entries, where)
-        self.store = _store(self.options, where)
+        self.store = cached(_store(self.options, where), self.options)
         self.depth = DepthMaps.from_options(self.options, self.store, where)
         self.num_degradations = max(entry.label for entry in self.entries) + 1
         self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
