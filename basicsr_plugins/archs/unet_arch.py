@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.errors import OptionError
 from basicsr_plugins.registration import provides
 
@@ -52,8 +53,8 @@ class UNet(nn.Module):
                 "set residual: false."
             )
         self.residual = residual
-        #: Sides of the input must be multiples of this.
-        self.size_multiple = 2 ** (num_level - 1)
+        #: Sides are padded to multiples of this.
+        self.multiple_of = 2 ** (num_level - 1)
         widths = [num_feat * 2**level for level in range(num_level)]
         pairs = list(zip(widths, widths[1:]))
         self.encoder = nn.ModuleList(_two_convs(before, after) for before, after in zip([num_in_ch, *widths], widths))
@@ -63,16 +64,9 @@ class UNet(nn.Module):
         self.conv_last = nn.Conv2d(widths[0], num_out_ch, 3, padding=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Restore images (n, num_in_ch, h, w), sides multiples of ``size_multiple``."""
-        height, width = images.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            up = [-(-side // self.size_multiple) * self.size_multiple for side in (height, width)]
-            raise OptionError(
-                f"UNet: sides must be multiples of {self.size_multiple}, got {height} x {width}. "
-                f"Pad to {up[0]} x {up[1]}."
-            )
+        """Restore images (n, num_in_ch, h, w) of any size."""
         skips = []
-        x = images
+        x = pad_to_multiple(images, self.multiple_of)
         for encoder, down in zip(self.encoder, self.down):
             x = encoder(x)
             skips.append(x)
@@ -80,7 +74,7 @@ class UNet(nn.Module):
         x = self.encoder[-1](x)
         for up, decoder in zip(reversed(self.up), reversed(self.decoder)):
             x = decoder(torch.cat([up(x), skips.pop()], dim=1))
-        x = self.conv_last(x)
+        x = crop_to(self.conv_last(x), *images.shape[-2:])
         return images + x if self.residual else x
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from basicsr_plugins.archs._vqgan_blocks import AutoEncoderSizes, Decoder, Encoder
+from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.errors import CheckpointError, OptionError
 from basicsr_plugins.registration import provides
 
@@ -158,17 +159,17 @@ class VQGAN(nn.Module):
         self.quantize = VectorQuantizer(n_embed, embed_dim, beta, legacy)
         self.quant_conv = nn.Conv2d(sizes.z_channels, embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, sizes.z_channels, 1)
-        #: Sides of the input must be multiples of this.
-        self.size_multiple = 2 ** (len(sizes.ch_mult) - 1)
+        #: What the sides of the latent's images are multiples of: the factor f.
+        self.multiple_of = 2 ** (len(sizes.ch_mult) - 1)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Return the latent (n, d, h / f, w / f) of images (n, 3, h, w), before quantisation."""
-        height, width = images.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            up = [-(-side // self.size_multiple) * self.size_multiple for side in (height, width)]
+        sides = list(images.shape[-2:])
+        if any(side % self.multiple_of for side in sides):
+            fitting = [-(-side // self.multiple_of) * self.multiple_of for side in sides]
             raise OptionError(
-                f"VQGAN: sides must be multiples of {self.size_multiple}, got {height} x {width}. "
-                f"Pad to {up[0]} x {up[1]}, or set val.padding."
+                f"VQGAN.encode: sides must be multiples of {self.multiple_of}, got {sides[0]} x {sides[1]}. "
+                f"Pad to {fitting[0]} x {fitting[1]}; calling the network itself does that."
             )
         return self.quant_conv(self.encoder(images * 2 - 1 if self.unit_range else images))
 
@@ -200,13 +201,14 @@ class VQGAN(nn.Module):
         return self.decoder.conv_out.weight
 
     def forward(self, images: torch.Tensor, full: bool = False) -> torch.Tensor | VQGANOutput:
-        """Reconstruct images.
+        """Reconstruct images of any size.
 
         Args:
-            images: (n, 3, h, w), sides multiples of ``size_multiple``; range: see ``unit_range``.
-            full: Also return latent, codes, their numbers and the codebook loss.
+            images: (n, 3, h, w); range: see ``unit_range``. Where f does not divide the sides, they are padded by
+                reflection, and the result is cut back.
+            full: Also return latent and codes (of the padded images), their numbers and the codebook loss.
         """
-        latent = self.encode(images)
+        latent = self.encode(pad_to_multiple(images, self.multiple_of))
         codes, indices, loss = self.quantize(latent)
-        restored = self.decode(codes)
+        restored = crop_to(self.decode(codes), *images.shape[-2:])
         return VQGANOutput(restored, latent, codes, indices, loss) if full else restored

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import zlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from golden import FOLDER, largest_error, load_case, seeded_input, seeded_state
 
 from basicsr_plugins.archs.vqgan_arch import VQGAN, code_distances, codebook_loss
 from basicsr_plugins.errors import CheckpointError, OptionError
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "vqgan_f4_small.npz"
 TINY = {
     "z_channels": 8,
     "resolution": 32,
@@ -29,29 +25,17 @@ def tiny(**overrides):
     return VQGAN(**{"ddconfig": TINY, "n_embed": 16, "embed_dim": 4, **overrides}).eval()
 
 
-def seeded(meta, key, shape):
-    values = np.random.default_rng([meta["seed"], zlib.crc32(key.encode())]).standard_normal(tuple(shape))
-    values = values.astype(np.float32)
-    leaf = key.rsplit(".", 1)[-1]
-    if leaf == "weight" and len(shape) >= 2:
-        return values * np.float32(meta["gain"] / np.sqrt(max(1, int(np.prod(shape[1:])))))
-    if leaf == "weight":
-        return 1 + np.float32(0.1) * values
-    return values * np.float32(0.02 if leaf == "bias" else 0.5)
-
-
 def test_golden_case_keys_output_indices_and_codebook_loss():
-    with np.load(GOLDEN, allow_pickle=False) as case:
-        meta, wanted = json.loads(str(case["meta"])), case["output"]
+    meta, wanted = load_case("vqgan_f4_small")
+    with np.load(FOLDER / "vqgan_f4_small.npz", allow_pickle=False) as case:
         indices, loss = case["indices"], float(case["codebook_loss"])
     network = VQGAN(**meta["kwargs"]).eval()
     assert [[key, list(value.shape)] for key, value in network.named_parameters()] == meta["parameters"]
     assert [[key, list(value.shape)] for key, value in network.named_buffers()] == meta["buffers"]
-    network.load_state_dict({key: torch.from_numpy(seeded(meta, key, shape)) for key, shape in meta["parameters"]})
-    images = np.random.default_rng([meta["seed"], 7]).random(meta["input_shape"], dtype=np.float32)
+    network.load_state_dict(seeded_state(meta))
     with torch.no_grad():
-        result = network(torch.from_numpy(images), full=True)
-    assert np.abs(result.image.numpy() - wanted).max() <= 1e-4 * np.abs(wanted).max()
+        result = network(seeded_input(meta), full=True)
+    assert largest_error(result.image, wanted) <= 1e-4
     assert (result.indices.flatten().numpy() == indices).all()
     assert float(result.codebook_loss) == pytest.approx(loss, rel=1e-5)
 
@@ -61,7 +45,7 @@ def test_public_sizes_have_their_factor_and_attention(ch_mult, attention):
     sizes = {**TINY, "ch": 128, "ch_mult": ch_mult, "num_res_blocks": 2, "resolution": 256, "z_channels": 256}
     with torch.device("meta"):
         network = VQGAN({**sizes, "attn_resolutions": [attention]}, n_embed=1024, embed_dim=256)
-    assert network.size_multiple == 2 ** (len(ch_mult) - 1)
+    assert network.multiple_of == 2 ** (len(ch_mult) - 1)
     keys = set(network.state_dict())
     coarsest = len(ch_mult) - 1
     assert f"encoder.down.{coarsest}.attn.1.q.weight" in keys
@@ -145,6 +129,11 @@ def test_sizes_that_cannot_be_built_are_refused(overrides, message):
         tiny(**overrides)
 
 
-def test_odd_sides_are_refused_with_the_size_to_pad_to():
+def test_any_size_is_padded_and_cut_back():
+    network = tiny()
+    images = torch.rand(1, 3, 15, 17)
+    padded = torch.nn.functional.pad(images, (0, 1, 0, 1), mode="reflect")
+    with torch.no_grad():
+        assert torch.equal(network(images), network(padded)[..., :15, :17])
     with pytest.raises(OptionError, match="Pad to 16 x 18"):
-        tiny()(torch.rand(1, 3, 15, 17))
+        network.encode(images)
