@@ -10,7 +10,7 @@ import numpy as np
 
 from basicsr_plugins.errors import DataError
 
-__all__ = ["decode", "image_problem", "image_size", "read_image", "to_float"]
+__all__ = ["bytes_per_value", "decode", "image_problem", "image_size", "read_image", "to_float"]
 
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # drops alpha, keeps grey and 16 bits, applies EXIF orientation
 
@@ -69,6 +69,18 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (width, height) if turned else (height, width)
     except OSError:  # among them 16-bit colour TIFF, which OpenCV reads
         return read_image(path).shape[:2]
+
+
+def bytes_per_value(path: str | os.PathLike[str]) -> int:
+    """Return 2 for 16-bit PNG and TIFF files, else 1, from the header."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".png":
+        with open(path, "rb") as file:
+            header = file.read(25)  # signature 8, length 4, "IHDR", width 4, height 4, then the bit depth
+        return 2 if len(header) == 25 and header[24] == 16 else 1
+    if suffix in (".tif", ".tiff", ".pgm", ".ppm"):
+        return read_image(path).dtype.itemsize
+    return 1
 
 
 def image_problem(path: str | os.PathLike[str]) -> str:
