@@ -15,7 +15,7 @@ from basicsr_plugins import registration
 from basicsr_plugins.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.options import check_call, parse
 from basicsr_plugins.training.random_state import preserved_random_state
-from basicsr_plugins.training.settings import LoggerSettings, PathSettings, ValSettings
+from basicsr_plugins.training.settings import LoggerSettings, PathSettings
 
 __all__ = ["check_options"]
 
@@ -67,7 +67,7 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
         parse(model.Settings, opt.get("train") or {}, "train")
         parse(LoggerSettings, opt.get("logger") or {}, "logger")
         _check_training_parts(opt["train"], model)
-    parse(ValSettings, opt.get("val") or {}, "val")
+    parse(model.ValSettings, opt.get("val") or {}, "val")
     _check_metrics((opt.get("val") or {}).get("metrics") or {})
     per_network = [
         f"{prefix}{name}"

@@ -182,19 +182,23 @@ class VQGAN(nn.Module):
         """Return the images (n, 3, h, w) that code numbers (n, h / f, w / f) stand for."""
         return self.decode(self.quantize.lookup(indices))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state dict; a public file's loss networks (``loss.*``) are left out.
+    @staticmethod
+    def own_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a checkpoint's weights without the loss networks (``loss.*``) that public files hold as well.
 
         Raises:
             CheckpointError: The file is of the Gumbel variant, whose quantiser is another network.
         """
-        if "quantize.embed.weight" in state_dict:
+        if "quantize.embed.weight" in weights:
             raise CheckpointError(
                 "VQGAN: this checkpoint is of the Gumbel variant (it holds quantize.embed.weight); "
                 "take one with a nearest-neighbour codebook (quantize.embedding.weight)."
             )
-        kept = {key: value for key, value in state_dict.items() if not key.startswith("loss.")}
-        return super().load_state_dict(kept, strict=strict, assign=assign)
+        return {key: value for key, value in weights.items() if not key.startswith("loss.")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state dict, ours or a public one; see ``own_weights``."""
+        return super().load_state_dict(self.own_weights(state_dict), strict=strict, assign=assign)
 
     def last_layer(self) -> torch.Tensor:
         """Return the decoder's last weight, at which the adversarial loss' adaptive weight is measured."""
