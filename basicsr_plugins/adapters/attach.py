@@ -117,7 +117,9 @@ def load_adapter(
         with _Quiet():
             wrapped = peft.PeftModel.from_pretrained(net, str(folder.path), is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{folder.path}: PEFT cannot put this adapter on {type(net).__name__}: {error}") from error
+        raise CheckpointError(
+            f"{folder.path}: PEFT cannot put this adapter on {type(net).__name__}: {error}"
+        ) from error
     base = folder.provenance.get("base") or {"fingerprint": found, "network": type(net).__name__, "path": ""}
     adapter = AttachedAdapter(net, wrapped, dict(base), as_linear)
     adapter.copy_geometry()
@@ -188,7 +190,9 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise DependencyError("Adapters need PEFT: pip install 'basicsr-plugins[peft]' (or pip install peft).") from error
+        raise DependencyError(
+            "Adapters need PEFT: pip install 'basicsr-plugins[peft]' (or pip install peft)."
+        ) from error
     return peft
 
 

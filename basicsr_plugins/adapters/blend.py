@@ -174,7 +174,9 @@ class BlendedLayer(nn.Module):
     def _conv_per_image(self, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         base = self.base
         if x.shape[0] != weights.shape[0]:
-            raise DataError(f"blending: {weights.shape[0]} weight vectors for a batch of {x.shape[0]}; give one per image.")
+            raise DataError(
+                f"blending: {weights.shape[0]} weight vectors for a batch of {x.shape[0]}; give one per image."
+            )
         stride = base.stride[0] * base.stride[1]
         if base.groups == 1 and self._takes(x.shape[-2] * x.shape[-1] // stride) == "stacked":
             return self._stacked_conv(x, weights.to(x.dtype)[:, self.owner, None, None], weights)
@@ -240,7 +242,9 @@ def _output_size(conv: nn.Conv2d, x: torch.Tensor) -> tuple[int, int]:
         return x.shape[-2], x.shape[-1]
     padding = (0, 0) if conv.padding == "valid" else conv.padding
     sizes = [
-        (x.shape[axis - 2] + 2 * padding[axis] - conv.dilation[axis] * (conv.kernel_size[axis] - 1) - 1) // conv.stride[axis] + 1
+        (x.shape[axis - 2] + 2 * padding[axis] - conv.dilation[axis] * (conv.kernel_size[axis] - 1) - 1)
+        // conv.stride[axis]
+        + 1
         for axis in (0, 1)
     ]
     return sizes[0], sizes[1]

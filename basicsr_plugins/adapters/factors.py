@@ -133,9 +133,7 @@ def _read_through_peft(folder: AdapterFolder, net: nn.Module) -> dict[str, Facto
     return _group_changes({name: change for name, change in changes.items() if bool(change.any())}, net, folder)
 
 
-def _group_changes(
-    changes: Mapping[str, torch.Tensor], net: nn.Module, folder: AdapterFolder
-) -> dict[str, Factor]:
+def _group_changes(changes: Mapping[str, torch.Tensor], net: nn.Module, folder: AdapterFolder) -> dict[str, Factor]:
     layers, factors = dict(net.named_modules()), {}
     for key, change in changes.items():
         name, _, kind = key.rpartition(".")

@@ -62,10 +62,14 @@ class AdapterFolder:
             from safetensors import SafetensorError
             from safetensors.torch import load_file
         except ImportError as error:
-            raise DependencyError("Adapters are safetensors files: pip install peft (which brings safetensors).") from error
+            raise DependencyError(
+                "Adapters are safetensors files: pip install peft (which brings safetensors)."
+            ) from error
         path = self.path / WEIGHTS
         if not path.is_file():
-            raise CheckpointError(f"{self.path}: there is no {WEIGHTS}, so this is not a complete adapter folder of PEFT.")
+            raise CheckpointError(
+                f"{self.path}: there is no {WEIGHTS}, so this is not a complete adapter folder of PEFT."
+            )
         try:
             tensors = load_file(path)
         except (SafetensorError, OSError) as error:

@@ -82,7 +82,9 @@ def blend_weights(
     check_classes(classes, adapters)
     if mode == "oracle":
         if labels is None:
-            raise OptionError("mode oracle needs the true degradation of each image: a data set that gives 'degradation'.")
+            raise OptionError(
+                "mode oracle needs the true degradation of each image: a data set that gives 'degradation'."
+            )
         shares = _shares(labels, classes, adapters)
     elif probabilities is None:
         raise OptionError(f"mode {mode} needs an estimator.")

@@ -112,7 +112,9 @@ class BlendedNetwork(nn.Module):
                 f"(n, {len(self.names)}, h, w), one per adapter: {', '.join(self.names)}."
             )
         if weights.shape[0] not in (1, x.shape[0]) or (weights.dim() == 4 and weights.shape[0] != x.shape[0]):
-            raise DataError(f"blending: {weights.shape[0]} weight vectors for a batch of {x.shape[0]}; give one per image.")
+            raise DataError(
+                f"blending: {weights.shape[0]} weight vectors for a batch of {x.shape[0]}; give one per image."
+            )
 
 
 def _replace(net: nn.Module, name: str, layer: nn.Module) -> None:

@@ -167,9 +167,7 @@ class SpatialBlock(TransformerBlock):
     59 M parameters; without it there are 44.9 M.
     """
 
-    def __init__(
-        self, dim: int, heads: int, expansion: float, norm: str, window: int, overlap: float
-    ) -> None:
+    def __init__(self, dim: int, heads: int, expansion: float, norm: str, window: int, overlap: float) -> None:
         super().__init__(dim, heads, expansion, norm=norm)
         centred = norm == "WithBias"
         self.norm3 = nn.Sequential(OrderedDict(body=ChannelLayerNorm(dim, 1e-5, centred)))

@@ -113,7 +113,10 @@ def test_spatial_weights_act_where_they_are(net, three):
 def test_spatial_weights_on_tokens_windows_and_channels_last_grids():
     torch.manual_seed(0)
     layer = nn.Linear(4, 4)
-    factors = {"a": {"0": Factor(torch.randn(2, 4), torch.randn(4, 2))}, "b": {"0": Factor(torch.randn(1, 4), torch.randn(4, 1))}}
+    factors = {
+        "a": {"0": Factor(torch.randn(2, 4), torch.randn(4, 2))},
+        "b": {"0": Factor(torch.randn(1, 4), torch.randn(4, 1))},
+    }
     base = copy.deepcopy(layer)
 
     class Tokens(nn.Module):

@@ -76,7 +76,10 @@ def test_soft_and_top_k_are_differentiable():
 def test_bad_input_names_both_sides():
     with pytest.raises(OptionError, match=r"unknown blend mode or adapter 'fog'.*Allowed: soft.*noise"):
         blend_weights("fog", THREE)
-    with pytest.raises(OptionError, match=r"knows rain, fog; the adapters are rain, haze, noise. Without an adapter: fog. Unknown to the estimator: haze, noise"):
+    with pytest.raises(
+        OptionError,
+        match=r"knows rain, fog; the adapters are rain, haze, noise. Without an adapter: fog. Unknown to the estimator: haze, noise",
+    ):
         blend_weights("soft", THREE, P[:, :2], ["rain", "fog"])
     with pytest.raises(DataError, match=r"degradation 5, but there are 3 classes .*rain, haze, noise.*adapter"):
         blend_weights("oracle", THREE, labels=torch.tensor([0, 5]))
