@@ -36,7 +36,9 @@ TRAINED_PARTS = {
 class ContentPriorSettings(TrainSettings):
     """Section ``train`` of stage 2. The paper's weights are not public; the defaults are ours."""
 
-    finetune: Literal["encoder", "encoder+decoder", "all", "lora"] = option("encoder", "what learns; the rest is frozen")
+    finetune: Literal["encoder", "encoder+decoder", "all", "lora"] = option(
+        "encoder", "what learns; the rest is frozen"
+    )
     peft_opt: dict[str, Any] = option(
         {"r": 8, "target": r"encoder\..*|quant_conv"}, "with finetune: lora, the adapter: rank, layers, any PEFT option"
     )
@@ -44,7 +46,9 @@ class ContentPriorSettings(TrainSettings):
         0.5, "weight of the squared distance to the clean image's quantised latent", check=non_negative
     )
     commitment_weight: float = option(0.25, "weight of the latent's distance to its own code", check=non_negative)
-    codebook_weight: float = option(1.0, "weight of the codes' distance to the latent; finetune: all", check=non_negative)
+    codebook_weight: float = option(
+        1.0, "weight of the codes' distance to the latent; finetune: all", check=non_negative
+    )
     code_weight: float = option(
         0.0, "weight of the cross-entropy towards the clean image's code indices (0.5 is a start)", check=non_negative
     )
@@ -74,11 +78,11 @@ def code_cross_entropy(latent: Tensor, codebook: Tensor, indices: Tensor) -> Ten
 
 @provides("model")
 class ContentPriorModel(DecoupledJudging, RestorationModel):
-    """Restore through a frozen prior: L = |D(q(E(O))) - B| + w |E(O) - q(E0(B))|^2 + commitment (+ code cross-entropy).
+    """Restore through a frozen prior: L = |D(q(E(O))) - B| + w |E(O) - q(E0(B))|^2 + commitment (+ cross-entropy).
 
     ``net_prior`` is the network of stage 1 as it was: the clean encoder E0 that gives the targets, and the
     reconstruction ceiling D0(q(E0(B))), which is reported beside every metric as ``ceiling_*``. ``net_g`` starts as its
-    copy. ``train.finetune`` says what learns: ``encoder`` (the default: codebook and decoder stay), ``encoder+decoder``,
+    copy. ``train.finetune`` says what learns: ``encoder`` (default: codebook and decoder stay), ``encoder+decoder``,
     ``all``, or ``lora`` (an adapter on the encoder; checkpoints hold the merged, plain network).
 
     .. code-block:: yaml
@@ -182,7 +186,7 @@ class ContentPriorModel(DecoupledJudging, RestorationModel):
 
     def extra_state(self) -> dict[str, Any]:
         """Return the adapter's own tensors, which the merged checkpoint does not keep apart."""
-        carriers = {"net": self.net_g, **{"average": self.averages[n] for n in self.averages if n == "g"}}
+        carriers = {"net": self.net_g, **({"average": self.averages["g"]} if self.averages else {})}
         tensors = {name: _trained_tensors(net, self.net_g) for name, net in carriers.items()} if self.adapter else {}
         return {**super().extra_state(), "adapter": tensors}
 
@@ -204,8 +208,8 @@ class ContentPriorModel(DecoupledJudging, RestorationModel):
             raise OptionError("network_prior: must have the sizes of network_g, from which it starts.")
         if not (opt.get("path") or {}).get("pretrain_network_prior"):
             raise OptionError(
-                "path.pretrain_network_prior: this option is required. It is the checkpoint of stage 1 (VQGANModel) or a "
-                "public VQGAN; a random prior knows no images."
+                "path.pretrain_network_prior: this option is required. It is the checkpoint of stage 1 (VQGANModel) "
+                "or a public VQGAN; a random prior knows no images."
             )
 
 
