@@ -56,9 +56,12 @@ def check_options(opt: Mapping[str, Any]) -> None:
 
 
 def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
+    sections: Mapping[str, type] = getattr(model, "sections", {})  # what a recipe has beside the stock sections
     for key in opt:
-        if key not in TOP_LEVEL and not key.startswith("network_"):
-            raise OptionError(f"{key}: {one_of(key, [*TOP_LEVEL[:14], *_networks_of(model)], 'option')}")
+        if key not in TOP_LEVEL and key not in sections and not key.startswith("network_"):
+            raise OptionError(f"{key}: {one_of(key, [*TOP_LEVEL[:14], *sections, *_networks_of(model)], 'option')}")
+    for key, schema in sections.items():
+        parse(schema, opt.get(key) or {}, key)
     networks = _networks_of(model)
     for key in opt:
         if key.startswith("network_") and key not in networks:

@@ -20,7 +20,7 @@ from basicsr_plugins.adapters.pointwise import convolutions_to_linear, linear_to
 from basicsr_plugins.adapters.targets import is_plain, select_targets
 from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError, one_of
 
-__all__ = ["AttachedAdapter", "attach_adapter", "load_adapter", "methods"]
+__all__ = ["AttachedAdapter", "attach_adapter", "check_peft_options", "load_adapter", "methods"]
 
 #: What an empty ``peft_opt`` means. Rank 4 is the paper's best (table 6b); alpha and the layers are ours.
 LORA = {"type": "lora", "target": "auto", "r": 4}
@@ -55,20 +55,7 @@ def attach_adapter(
         raise OptionError("This network already carries an adapter; start from the base network.")
     peft = _peft()
     base = {"fingerprint": fingerprint(net), "network": network or type(net).__name__, "path": str(path or "")}
-    given = {**LORA, **(peft_opt or {})} if (peft_opt or {}).get("type", "lora") == "lora" else dict(peft_opt or {})
-    method = str(given.pop("type"))
-    target = given.pop("target", "auto")
-    config_type = _configs().get(method.upper())
-    if config_type is None:
-        raise OptionError(f"peft_opt.type: {one_of(method, methods(), 'PEFT method')}")
-    if "target_modules" in given:
-        raise OptionError("peft_opt.target_modules: the layers are chosen by 'target' (a preset, names or a pattern).")
-    fields = {field.name for field in dataclasses.fields(config_type) if field.init}
-    for key in given:
-        if key not in fields:
-            raise OptionError(f"peft_opt.{key}: {one_of(key, ['type', 'target', *sorted(fields)], 'option')}")
-    if method == "lora":
-        given.setdefault("lora_alpha", given["r"])
+    method, config_type, target, given = _parse(peft_opt or {})
     names = select_targets(net, target)
     as_linear = any(isinstance(net.get_submodule(name), nn.Conv2d) for name in names) and not _takes_convolutions(
         config_type, given
@@ -93,6 +80,34 @@ def attach_adapter(
     adapter = AttachedAdapter(net, wrapped, base, as_linear)
     adapter.copy_geometry()
     return adapter
+
+
+def check_peft_options(net: nn.Module, peft_opt: Mapping[str, Any]) -> None:
+    """Check ``peft_opt`` for a network without touching it.
+
+    Raises:
+        OptionError: What ``attach_adapter`` would raise for the method, its fields and the layers.
+    """
+    select_targets(net, _parse(peft_opt)[2])
+
+
+def _parse(peft_opt: Mapping[str, Any]) -> tuple[str, Any, Any, dict[str, Any]]:
+    """Return the method, its PEFT config class, the target layers and the fields of the config."""
+    given = {**LORA, **peft_opt} if peft_opt.get("type", "lora") == "lora" else dict(peft_opt)
+    method = str(given.pop("type"))
+    target = given.pop("target", "auto")
+    config_type = _configs().get(method.upper())
+    if config_type is None:
+        raise OptionError(f"peft_opt.type: {one_of(method, methods(), 'PEFT method')}")
+    if "target_modules" in given:
+        raise OptionError("peft_opt.target_modules: the layers are chosen by 'target' (a preset, names or a pattern).")
+    fields = {field.name for field in dataclasses.fields(config_type) if field.init}
+    for key in given:
+        if key not in fields:
+            raise OptionError(f"peft_opt.{key}: {one_of(key, ['type', 'target', *sorted(fields)], 'option')}")
+    if method == "lora":
+        given.setdefault("lora_alpha", given["r"])
+    return method, config_type, target, given
 
 
 def load_adapter(
@@ -153,12 +168,15 @@ class AttachedAdapter:
                 low.dilation, low.padding_mode = base.dilation, base.padding_mode
                 low._reversed_padding_repeated_twice = base._reversed_padding_repeated_twice
 
-    def save(self, path: Union[str, os.PathLike], name: str, **record: Any) -> None:
+    def save(
+        self, path: Union[str, os.PathLike], name: str, *, weights: nn.Module | None = None, **record: Any
+    ) -> None:
         """Write PEFT's folder in one step: ``adapter_config.json``, ``adapter_model.safetensors``, our provenance.
 
         Args:
             path: The folder; an older one is replaced.
             name: The adapter's name.
+            weights: An averaged copy of the network whose values are saved instead.
             record: Whatever else should be remembered (degradation, iteration); plain JSON values.
         """
         provenance = {
@@ -169,9 +187,14 @@ class AttachedAdapter:
             **record,
         }
 
+        state = None
+        if weights is not None:
+            prefix = "base_model.model."
+            state = {**self.wrapped.state_dict(), **{f"{prefix}{k}": v for k, v in weights.state_dict().items()}}
+
         def write(folder: Path) -> None:
             with _Quiet():
-                self.wrapped.save_pretrained(str(folder))
+                self.wrapped.save_pretrained(str(folder), state_dict=state)
 
         write_folder(path, write, provenance)
 

@@ -198,8 +198,8 @@ class BlendedLayer(nn.Module):
         base, blend = self.base, self.blend
         if x.shape[0] != blend.values.shape[0]:
             raise DataError(
-                f"spatial blending: weights for {blend.values.shape[0]} images, but a layer sees a batch of {x.shape[0]} "
-                "(windows of an image?); use weights per image for this network."
+                f"spatial blending: weights for {blend.values.shape[0]} images, but a layer sees a batch of "
+                f"{x.shape[0]} (windows of an image?); use weights per image for this network."
             )
         if isinstance(base, nn.Conv2d):
             if base.groups > 1:

@@ -113,7 +113,7 @@ def _read_lora(folder: AdapterFolder) -> dict[str, Factor]:
         down, up = tensors[key].float(), tensors[partner].float().flatten(1)
         if up.shape[1] != down.shape[0]:
             raise CheckpointError(
-                f"adapter {folder.name!r} ({folder.path}) adapts the grouped convolution {name}; that cannot be blended."
+                f"adapter {folder.name!r} ({folder.path}) adapts the grouped convolution {name}; this cannot be blended"
             )
         alpha, rank = folder.config["lora_alpha"], down.shape[0]
         scale = alpha / math.sqrt(rank) if folder.config.get("use_rslora") else alpha / rank

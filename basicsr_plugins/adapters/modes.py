@@ -128,7 +128,7 @@ def _shares(labels: torch.Tensor, classes: Sequence[str], adapters: Sequence[str
         return torch.nn.functional.one_hot(labels.long(), len(classes)).float()
     if labels.shape[1] != len(classes):
         raise DataError(
-            f"mode oracle: the data set gives {labels.shape[1]} shares per image, but there are {len(classes)} classes: "
+            f"mode oracle: {labels.shape[1]} shares per image were given, but there are {len(classes)} classes: "
             f"{', '.join(classes)}."
         )
     return labels.float()

@@ -38,7 +38,7 @@ PRESETS = {
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Tell whether PEFT's low-rank convolution repeats this layer's geometry (it copies no dilation or padding mode)."""
+    """Tell whether PEFT's low-rank convolution repeats this layer's geometry: it copies no dilation or padding mode."""
     if not isinstance(layer, nn.Conv2d) or set(layer.kernel_size) == {1}:
         return True
     return set(layer.dilation) == {1} and layer.padding_mode == "zeros"
@@ -52,8 +52,8 @@ def select_targets(net: nn.Module, target: Union[str, Sequence[str]] = "auto") -
 
     Args:
         net: Any network made of ``nn.Linear`` and ``nn.Conv2d``.
-        target: A preset (``auto``, ``pointwise``, ``attention``, ``all``), or a regular expression that has to match a layer's
-            whole name, or a list of names and expressions.
+        target: A preset (``auto``, ``pointwise``, ``attention``, ``all``), or a regular expression that has to match a
+            layer's whole name, or a list of names and expressions.
 
     Raises:
         OptionError: Nothing matches, or an expression names a layer that cannot carry an adapter.

@@ -14,17 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from basicsr_plugins.archs.layers import (
-    ChannelLayerNorm,
-    Downsample,
-    GatedFeedForward,
-    Stage,
-    TransformerBlock,
-    Upsample,
-)
+from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage
 from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
-from basicsr_plugins.archs.restormer_arch import PatchEmbed, check_transformer
+from basicsr_plugins.archs.promptir_arch import PromptGenerator
+from basicsr_plugins.archs.transformer_blocks import (
+    Downsample,
+    GatedFeedForward,
+    PatchEmbed,
+    TransformerBlock,
+    Upsample,
+    check_transformer,
+)
+from basicsr_plugins.archs.windows import attend, merge_windows, split_windows
 from basicsr_plugins.errors import OptionError
 from basicsr_plugins.registration import provides
 
@@ -62,8 +64,8 @@ class ABAIRNet(nn.Module):
         LayerNorm_type: ``WithBias`` or ``BiasFree``.
         window: Side of the windows of the spatial attention, in feature pixels (ours; not published).
         overlap: How far a window's keys reach beyond its queries, as a fraction of its side (ours; not published).
-        prompts: Prompts per level (PromptIR's; not published for ABAIR).
-        prompt_dims: Width of the prompts at decoder levels 1, 2 and at the latent level (PromptIR's).
+        prompt_dims: Width of the prompts at decoder levels 1, 2 and at the latent level (PromptIR's, as is their number
+            of five a level).
         prompt_sizes: Their sides, in feature pixels (PromptIR's).
         use_checkpoint: Recompute blocks in the backward pass to save memory.
         preset: ``full``, ``small`` or ``tiny``.
@@ -80,8 +82,8 @@ class ABAIRNet(nn.Module):
     #: Finest first; the segmentation head reads the first.
     feature_layers: tuple[str, ...] = ("refinement", "decoder_level1", "decoder_level2", "decoder_level3")
     multiple_of = 8
-    #: Layers that get an adapter by default: every 1x1 convolution and linear layer but those of the second feed-forward
-    #: part. Five rank-4 adapters then have 3.7 M parameters (published: 3.6 M; with that part they would have 5.2 M).
+    #: Layers that get an adapter by default: 1x1 convolutions and linear layers, but for the second feed-forward part.
+    #: Five rank-4 adapters then have 3.7 M parameters (published: 3.6 M; with that part they would have 5.2 M).
     adapter_layers = r"(?!.*\.spatial_ffn\.).*"
 
     def __init__(
@@ -95,7 +97,6 @@ class ABAIRNet(nn.Module):
         LayerNorm_type: Literal["WithBias", "BiasFree"] = "WithBias",
         window: int = 8,
         overlap: float = 0.5,
-        prompts: int = 5,
         prompt_dims: Sequence[int] = (64, 128, 320),
         prompt_sizes: Sequence[int] = (64, 32, 16),
         use_checkpoint: bool = False,
@@ -104,11 +105,12 @@ class ABAIRNet(nn.Module):
         check_transformer(dim, num_blocks, heads, LayerNorm_type, "softmax")
         if len(prompt_dims) != 3 or len(prompt_sizes) != 3:
             raise OptionError(
-                f"prompt_dims and prompt_sizes need three values each, got {list(prompt_dims)} and {list(prompt_sizes)}."
+                f"prompt_dims and prompt_sizes need three values, got {list(prompt_dims)} and {list(prompt_sizes)}."
             )
         if window < 2 or window % 2 or not 0 <= overlap <= 2 or int(window * overlap) % 2:
             raise OptionError(
-                f"window must be even and window * overlap an even number of pixels, got window {window}, overlap {overlap}."
+                "window must be even and window * overlap an even number of pixels, at most twice the window; got "
+                f"window {window}, overlap {overlap}."
             )
         self.feature_layers = ABAIRNet.feature_layers
 
@@ -122,7 +124,7 @@ class ABAIRNet(nn.Module):
             block = TransformerBlock(
                 width + prompt_dims[index], heads[level], ffn_expansion_factor, norm=LayerNorm_type
             )
-            return PromptFusion(width, prompt_dims[index], prompt_sizes[index], prompts, block)
+            return PromptFusion(width, prompt_dims[index], prompt_sizes[index], block)
 
         self.patch_embed = PatchEmbed(inp_channels, dim)
         self.encoder_level1 = stage(dim, 0, num_blocks[0])
@@ -206,23 +208,20 @@ class OverlappingAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend within ``x`` of ``(n, c, h, w)`` of any size."""
-        n, c, h, w = x.shape
+        h, w = x.shape[-2:]
         q, k, v = F.pad(self.qkv(x), (0, -w % self.window, 0, -h % self.window)).chunk(3, dim=1)
-        rows, columns = q.shape[-2] // self.window, q.shape[-1] // self.window
-        query = q.reshape(n, self.heads, c // self.heads, rows, self.window, columns, self.window)
-        query = query.permute(0, 3, 5, 1, 4, 6, 2).reshape(n * rows * columns, self.heads, self.window**2, -1)
-        key, value = (self._neighbourhoods(part, rows * columns) for part in (k, v))
-        bias = self.position[:, self.offsets].to(query.dtype)
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0))
-        y = y.reshape(n, rows, columns, self.heads, self.window, self.window, c // self.heads)
-        y = y.permute(0, 3, 6, 1, 4, 2, 5).reshape(n, c, rows * self.window, columns * self.window)
-        return self.project_out(y[..., :h, :w])
+        size = q.shape[-2:]
+        query = split_windows(q, self.window, self.heads)
+        key, value = self._neighbourhoods(k), self._neighbourhoods(v)
+        y = merge_windows(attend(query, key, value, self.position[:, self.offsets]), self.window, *size)
+        return self.project_out(crop_to(y, h, w))
 
-    def _neighbourhoods(self, x: torch.Tensor, windows: int) -> torch.Tensor:
+    def _neighbourhoods(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what surrounds each window, (n * windows, heads, reach^2, c / heads)."""
         n, c = x.shape[:2]
         patches = F.unfold(x, self.reach, stride=self.window, padding=(self.reach - self.window) // 2)
-        patches = patches.reshape(n, self.heads, c // self.heads, self.reach**2, windows)
-        return patches.permute(0, 4, 1, 3, 2).reshape(n * windows, self.heads, self.reach**2, -1)
+        patches = patches.view(n, self.heads, c // self.heads, self.reach**2, -1)
+        return patches.permute(0, 4, 1, 3, 2).flatten(0, 1)
 
 
 def _offsets(window: int, reach: int) -> torch.Tensor:
@@ -235,27 +234,21 @@ def _offsets(window: int, reach: int) -> torch.Tensor:
 
 
 class PromptFusion(nn.Module):
-    """Prompts weighted by the feature itself, joined to it, passed through one block and reduced (PromptIR's way).
+    """PromptIR's prompts joined to the feature, passed through one block and reduced to the feature's width.
 
     Args:
         dim: Channels of the feature, in and out.
         prompt_dim: Channels of a prompt.
         size: Side of a prompt before it is resized to the feature.
-        prompts: How many there are.
         block: Works on ``dim + prompt_dim`` channels.
     """
 
-    def __init__(self, dim: int, prompt_dim: int, size: int, prompts: int, block: nn.Module) -> None:
+    def __init__(self, dim: int, prompt_dim: int, size: int, block: nn.Module) -> None:
         super().__init__()
-        self.prompt_param = nn.Parameter(torch.rand(prompts, prompt_dim, size, size))
-        self.linear_layer = nn.Linear(dim, prompts)
-        self.conv3x3 = nn.Conv2d(prompt_dim, prompt_dim, 3, padding=1, bias=False)
+        self.prompt = PromptGenerator(prompt_dim, size, dim)
         self.block = block
         self.reduce = nn.Conv2d(dim + prompt_dim, dim, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Fuse ``x`` of ``(n, c, h, w)`` with the prompts that suit it."""
-        weights = self.linear_layer(x.mean(dim=(2, 3))).softmax(dim=1)
-        prompt = torch.einsum("nk,kchw->nchw", weights, self.prompt_param)
-        prompt = self.conv3x3(F.interpolate(prompt, x.shape[-2:], mode="bilinear", align_corners=False))
-        return self.reduce(self.block(torch.cat([x, prompt], 1)))
+        return self.reduce(self.block(torch.cat([x, self.prompt(x)], 1)))

@@ -83,10 +83,10 @@ def bytes_per_value(path: str | os.PathLike[str]) -> int:
     return 1
 
 
-def image_problem(path: str | os.PathLike[str]) -> str:
-    """Return what is wrong with a file at a glance (missing, empty, cut off, no image), or an empty text.
+def image_problem(path: str | os.PathLike[str], full: bool = False) -> str:
+    """Return what is wrong with a file (missing, empty, cut off, no image), or an empty text.
 
-    Only the header and the tail are read, unless the tail looks cut off.
+    Only the header and the tail are read, unless the tail looks cut off or ``full`` asks for decoding.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -96,6 +96,8 @@ def image_problem(path: str | os.PathLike[str]) -> str:
         return f"cannot be read ({error.strerror or error})"
     except DataError:
         return "cannot be decoded as an image"
+    if full:
+        return "" if _decodes(path) else "cannot be decoded to its end"
     return "" if _ends_well(path) or _decodes(path) else "is cut off before its end"
 
 

@@ -12,6 +12,7 @@ from basicsr_plugins.data.degradation_dataset import DegradationDataset, open_cl
 from basicsr_plugins.data.image_store import ImageStore
 from basicsr_plugins.data.loader_options import parse_dataset
 from basicsr_plugins.data.ram_cache import cached
+from basicsr_plugins.data.survey import Survey
 from basicsr_plugins.errors import DataError
 from basicsr_plugins.options import option, positive
 from basicsr_plugins.registration import provides
@@ -76,6 +77,11 @@ class RainSynthesisDataset(DegradationDataset):
         if filled["tile"] != "none":
             options, where = parse_dataset(cls.Options, filled, where)
             _tiles(open_clean(options, where), options, where)
+
+    @classmethod
+    def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
+        """Return the files of the backgrounds, for ``basicsr-plugins data check``."""
+        return super().survey(_with_rain(opt, where, cls.Options), where)
 
     @classmethod
     def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:

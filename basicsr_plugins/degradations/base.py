@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, ClassVar, Optional, Union
 
 import numpy as np
 
@@ -125,6 +125,8 @@ class Degradation:
 
     #: Name on the command line and in file names.
     short = ""
+    #: Options besides the defaults with which it can be shown.
+    example: ClassVar[dict[str, Any]] = {}
     #: Whether ``apply`` takes a depth map.
     uses_depth = False
 

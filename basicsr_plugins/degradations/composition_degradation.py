@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import numpy as np
 
@@ -76,6 +76,7 @@ class Sequence(_Chain):
     """
 
     short = "sequence"
+    example: ClassVar[dict[str, Any]] = {"steps": ["GaussianBlur", "GaussianNoise", "JPEG"]}
 
     steps: Optional[list[Any]] = option(None, "degradations, first to last")
 
@@ -104,6 +105,7 @@ class RandomChoice(Degradation):
     """
 
     short = "random_choice"
+    example: ClassVar[dict[str, Any]] = {"choices": ["MotionBlur", "GaussianNoise"]}
     uses_depth = True
 
     choices: Optional[list[Any]] = option(None, "degradations to choose from")
@@ -153,6 +155,7 @@ class CDD(_Chain):
     """
 
     short = "cdd"
+    example: ClassVar[dict[str, Any]] = {"mix": "low_haze_rain"}
 
     mix: Optional[str] = option(None, "name of the mix; left out, any")
     rain: str = option("medium", "preset of the rain")

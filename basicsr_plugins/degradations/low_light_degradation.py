@@ -50,9 +50,9 @@ class LowLight(Degradation):
     short = "low_light"
 
     model: Literal["gamma", "retinex"] = option("gamma", "how the light goes")
-    gamma: Range = option((1.5, 4.0), "exponent", check=in_order(1.0, 10.0))
-    brightness: Range = option((0.3, 1.0), "factor after the exponent", check=in_order(0.0, 1.0))
-    noise: Range = option((0.005, 0.08), "deviation of the noise, [0, 1] scale", check=in_order(0.0, 1.0))
+    gamma: Range = option((1.5, 3.0), "exponent", check=in_order(1.0, 10.0))
+    brightness: Range = option((0.4, 1.0), "factor after the exponent", check=in_order(0.0, 1.0))
+    noise: Range = option((0.005, 0.05), "deviation of the noise, [0, 1] scale", check=in_order(0.0, 1.0))
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
         return {

@@ -80,7 +80,7 @@ class Raindrop(Degradation):
         columns = columns - np.float32(0.3 * (lean - 0.5)) * rows
         rows = rows / np.float32(1.0 + 0.45 * stretch)
         angle = np.arctan2(rows, columns)
-        edge = 1.0 + 0.1 * np.sin(3 * angle + 6.28 * wobble) + 0.06 * np.sin(5 * angle + 9.0 * wobble)
+        edge = 1.0 + 0.06 * np.sin(3 * angle + 6.28 * wobble) + 0.03 * np.sin(5 * angle + 9.0 * wobble)
         distance = np.sqrt(rows**2 + columns**2) / edge
         inside = distance < 1.0
         # a ray through the drop at distance r from its centre comes from the other side, several radii away

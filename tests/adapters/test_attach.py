@@ -146,7 +146,8 @@ def test_another_base_is_refused_and_both_are_named(net, tmp_path):
     adapter.save(tmp_path / "rain", name="rain")
     torch.manual_seed(9)
     other = type(net)()
-    pattern = f"'rain'.*trained on Mixed {adapter.base['fingerprint']} .base_300000.pth.*network here is mine.pth {fingerprint(other)}"
+    old, new = adapter.base["fingerprint"], fingerprint(other)
+    pattern = f"'rain'.*trained on Mixed {old} .base_300000.pth.*network here is mine.pth {new}"
     for use in (
         lambda: load_adapter(other, tmp_path / "rain", where="mine.pth"),
         lambda: BlendedNetwork(other, find_adapters(tmp_path), where="mine.pth"),

@@ -78,7 +78,8 @@ def test_bad_input_names_both_sides():
         blend_weights("fog", THREE)
     with pytest.raises(
         OptionError,
-        match=r"knows rain, fog; the adapters are rain, haze, noise. Without an adapter: fog. Unknown to the estimator: haze, noise",
+        match="knows rain, fog; the adapters are rain, haze, noise. Without an adapter: fog. Unknown to the estimator: "
+        "haze, noise",
     ):
         blend_weights("soft", THREE, P[:, :2], ["rain", "fog"])
     with pytest.raises(DataError, match=r"degradation 5, but there are 3 classes .*rain, haze, noise.*adapter"):
