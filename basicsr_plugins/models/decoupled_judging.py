@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 import numpy as np
 from torch import Tensor
 
-from basicsr_plugins.metrics.decoupled import LEAST_SHARE, MASK_THRESHOLD, degradation_removal, pair_mask, rain_scores
+from basicsr_plugins.metrics.degradation_removal_metric import degradation_removal
+from basicsr_plugins.metrics.deraining import decoupled_errors
 from basicsr_plugins.options import fraction, option
 from basicsr_plugins.training import distributed
 from basicsr_plugins.training.checkpoint_io import atomic_path
@@ -27,12 +28,12 @@ class StudyValSettings(ValSettings):
     """Section ``val`` of the studies."""
 
     mask_threshold: float = option(
-        MASK_THRESHOLD,
+        10 / 255,
         "a pixel of a pair is rain where |lq - gt| exceeds this, unless the data set says",
         check=fraction,
     )
     least_share: float = option(
-        LEAST_SHARE, "an image with a smaller share of rain, or of background, is skipped", check=fraction
+        0.01, "an image with a smaller share of rain, or of background, is skipped", check=fraction
     )
 
 
@@ -57,14 +58,18 @@ class DecoupledJudging:
     def scores(self, output: Tensor, degraded: Tensor) -> dict[str, Any]:
         """Return the scores of one restored image (1, 3, h, w); ``rain`` is None where it is skipped."""
         images = [_array(image) for image in (output, degraded, self.gt)]
-        mask = self._mask(images[1], images[2])
-        rain = rain_scores(*images, mask, self.val_settings.least_share)
-        return {"rain": asdict(rain) if rain else None, "removal": degradation_removal(*images)}
-
-    def _mask(self, degraded: np.ndarray, clean: np.ndarray) -> np.ndarray:
-        if hasattr(self, "rain_mask"):
-            return self.rain_mask[0, 0].cpu().numpy() > 0.5
-        return pair_mask(degraded, clean, self.val_settings.mask_threshold)
+        mask = self.rain_mask[0, 0].cpu().numpy() if hasattr(self, "rain_mask") else None
+        settings = self.val_settings
+        errors = decoupled_errors(*images, mask, settings.mask_threshold, settings.least_share)
+        rain = {
+            "e_r": errors.removal,
+            "e_b": errors.background,
+            "e_r_oracle": errors.perfect_removal,
+            "removal_ratio": errors.removal_ratio,
+            "residual": errors.residual,
+        }
+        skipped = any(np.isnan(value) for value in rain.values())
+        return {"rain": None if skipped else rain, "removal": degradation_removal(*images)}
 
     def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return the means over the images, and how many were skipped."""
@@ -75,7 +80,7 @@ class DecoupledJudging:
         scored = [record["rain"] for record in judged if record["rain"]]
         if scored:
             metrics.update({name: float(np.mean([scores[name] for scores in scored])) for name in scored[0]})
-        removals = [record["removal"] for record in judged if record["removal"] is not None]
+        removals = [record["removal"] for record in judged if not np.isnan(record["removal"])]
         if removals:
             metrics["removal"] = float(np.mean(removals))
         metrics["skipped"] = float(len(judged) - len(scored))
