@@ -134,6 +134,8 @@ def load_state(
     Raises:
         CheckpointError: Keys or shapes do not fit; the counts and the first few names are listed.
     """
+    if hasattr(network, "own_weights"):  # public files of some networks hold more than the network
+        weights = network.own_weights(weights)
     own = network.state_dict()
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
