@@ -103,6 +103,8 @@ def register_all() -> None:
     from basicsr_plugins import stock
 
     registries = stock.registries()
+    if _registries:  # importing BasicSR just now has run the start-up hook, which did all of this
+        return
     _registries.update(registries)
     for kind in KINDS:
         for name, thing in list(_provided[kind].items()):  # what was imported before registration

@@ -1,0 +1,170 @@
+"""Tell BasicSR about basicsr_plugins, in any program that imports BasicSR, without a line of code in that program.
+
+This file stands beside the package in site-packages. ``basicsr_plugins.pth`` (and, from Python 3.15 on,
+``basicsr_plugins.start``) calls ``install()`` when Python starts. That puts two small objects on ``sys.meta_path`` and
+does nothing else: a process that never imports ``basicsr`` loads no further module. When ``basicsr.models`` has been
+imported (all five registries are complete by then) the first one calls ``basicsr_plugins.register()`` and is gone.
+
+    BASICSR_PLUGINS_AUTOLOAD=0   switches all of this off
+    BASICSR_PLUGINS_STRICT=1     lets a failure of ours raise instead of warn
+"""
+
+import sys
+
+__all__ = ["install", "install_compat"]
+
+#: The import that, once finished, means that BasicSR's registries are complete.
+SIGNAL = "basicsr.models"
+#: A module that BasicSR 1.4.2 imports and torchvision >= 0.17 no longer has.
+REMOVED = "torchvision.transforms.functional_tensor"
+REGISTRIES = ("ARCH_REGISTRY", "DATASET_REGISTRY", "LOSS_REGISTRY", "METRIC_REGISTRY", "MODEL_REGISTRY")
+
+
+def install():
+    """Wait for BasicSR. Idempotent (``site`` reads a ``.pth`` twice in some virtual environments) and never raises."""
+    try:
+        import os  # loaded by site before any .pth line runs
+
+        if os.environ.get("BASICSR_PLUGINS_AUTOLOAD", "1").strip().lower() in ("0", "false", "off", "no"):
+            return
+        install_compat()
+        if SIGNAL in sys.modules:
+            if not getattr(getattr(sys.modules[SIGNAL], "__spec__", None), "_initializing", False):
+                _register()
+        elif not _installed("SignalFinder"):
+            sys.meta_path.insert(0, SignalFinder())
+    except Exception as error:  # never break the start of somebody else's program
+        _warn(error)
+
+
+def install_compat():
+    """Let BasicSR 1.4.2 import on a torchvision without ``functional_tensor``. Idempotent."""
+    if not _installed("CompatFinder"):
+        sys.meta_path.append(CompatFinder())  # last: a torchvision that has the module answers for itself
+
+
+class SignalFinder:
+    """Sees the import of ``basicsr.models`` coming, lets the others find it, and runs ``_register`` after it."""
+
+    basicsr_plugins_role = "SignalFinder"
+
+    def find_spec(self, name, path=None, target=None):
+        if name != SIGNAL:
+            return None
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        for finder in list(sys.meta_path):
+            find = getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find else None
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = SignalLoader(spec.loader, spec)
+                return spec
+        sys.meta_path.insert(0, self)  # this basicsr has no models (yet): go on waiting
+        return None
+
+
+class SignalLoader:
+    """The original loader with one step behind it. Every other attribute is the original's."""
+
+    def __init__(self, loader, spec):
+        self._loader = loader
+        self._spec = spec
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        # pickling, inspect and reload shall see the truth
+        self._spec.loader = module.__loader__ = self._loader
+        try:
+            self._loader.exec_module(module)
+        except BaseException:
+            sys.meta_path.insert(0, SignalFinder())  # a second attempt at the import is to be seen as well
+            raise
+        _register()
+
+
+class CompatFinder:
+    """Answers ``torchvision.transforms.functional_tensor`` for BasicSR alone, where torchvision has none."""
+
+    basicsr_plugins_role = "CompatFinder"
+
+    def find_spec(self, name, path=None, target=None):
+        if name != REMOVED or not _asked_by_basicsr():
+            return None
+        from importlib.machinery import ModuleSpec
+
+        return ModuleSpec(name, CompatLoader())
+
+
+class CompatLoader:
+    """Fills the stand-in with what torchvision moved to ``_functional_tensor``."""
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        try:
+            from torchvision.transforms import _functional_tensor as moved
+        except ImportError:
+            from torchvision.transforms import functional as moved
+        for name in dir(moved):
+            if not name.startswith("__"):
+                setattr(module, name, getattr(moved, name))
+
+
+def _asked_by_basicsr():
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name == "basicsr" or name.startswith("basicsr."):
+            return True
+        if name != __name__ and not name.startswith(("importlib", "_frozen_importlib")):
+            return False
+        frame = frame.f_back
+    return False
+
+
+def _installed(role):
+    return any(getattr(finder, "basicsr_plugins_role", None) == role for finder in sys.meta_path)
+
+
+def _register():
+    import os
+
+    stand_in = sys.modules.get(REMOVED)
+    if isinstance(getattr(getattr(stand_in, "__spec__", None), "loader", None), CompatLoader):
+        # BasicSR holds what it wanted; nobody else shall see a module that torchvision does not have
+        del sys.modules[REMOVED]
+        parent = sys.modules.get("torchvision.transforms")
+        if getattr(parent, "functional_tensor", None) is stand_in:
+            del parent.functional_tensor
+    registry = sys.modules.get("basicsr.utils.registry")
+    if not all(hasattr(registry, name) for name in REGISTRIES):
+        return  # a fork that only shares the name: none of our business
+    try:
+        import basicsr_plugins
+
+        basicsr_plugins.register()
+    except Exception as error:
+        if os.environ.get("BASICSR_PLUGINS_STRICT", "0").strip().lower() in ("1", "true", "on", "yes"):
+            raise
+        _warn(error)
+
+
+def _warn(error):
+    try:
+        sys.stderr.write(
+            "basicsr_plugins could not register itself (%s: %s). BasicSR continues without it; set "
+            "BASICSR_PLUGINS_STRICT=1 to see the whole error, BASICSR_PLUGINS_AUTOLOAD=0 to switch it off.\n"
+            % (type(error).__name__, error)
+        )
+        import logging
+
+        logging.getLogger("basicsr").debug("basicsr_plugins: registration failed", exc_info=True)
+    except Exception:
+        pass

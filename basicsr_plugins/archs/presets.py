@@ -1,0 +1,54 @@
+"""``preset: NAME`` in ``network_g``: the constructor arguments of a published variant under one name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any, Callable, Optional, TypeVar
+
+from basicsr_plugins.errors import OptionError, one_of
+
+__all__ = ["with_presets"]
+
+Network = TypeVar("Network", bound=type)
+
+
+def with_presets(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Network], Network]:
+    """Give a network class a keyword ``preset`` that fills in the arguments of a named variant.
+
+    Arguments that are written out as well win over the preset's, so a preset can be varied.
+
+    Args:
+        presets: Name of the variant to constructor arguments. It stays readable as ``TheClass.presets``.
+
+    Example:
+        >>> @with_presets({"tiny": {"width": 8}})
+        ... class Network(nn.Module):
+        ...     def __init__(self, width: int = 64) -> None: ...
+        >>> Network(preset="tiny")  # network_g: {type: Network, preset: tiny}
+    """
+
+    def decorate(cls: Network) -> Network:
+        plain_init = cls.__init__
+        signature = inspect.signature(plain_init)
+
+        @functools.wraps(plain_init)
+        def __init__(self: Any, *args: Any, preset: str | None = None, **kwargs: Any) -> None:
+            if preset is not None:
+                if preset not in presets:
+                    raise OptionError(f"network preset: {one_of(preset, presets, f'preset of {cls.__name__}')}")
+                positional = list(signature.parameters)[1 : len(args) + 1]
+                kwargs = {**{key: presets[preset][key] for key in presets[preset] if key not in positional}, **kwargs}
+            plain_init(self, *args, **kwargs)
+
+        keyword = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Optional[str])
+        parameters = list(signature.parameters.values())
+        last = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
+        __init__.__signature__ = signature.replace(parameters=[*parameters[:last], keyword, *parameters[last:]])
+        __init__.__annotations__ = {**plain_init.__annotations__, "preset": Optional[str]}
+        cls.__init__ = __init__
+        cls.presets = dict(presets)
+        return cls
+
+    return decorate

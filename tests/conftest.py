@@ -1,0 +1,30 @@
+"""What every test needs: one thread per process, fixed seeds, and BasicSR importable on any torchvision."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import numpy as np
+import pytest
+import torch
+
+from basicsr_plugins._startup import _basicsr_plugins_bootstrap as bootstrap
+
+bootstrap.install_compat()
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds():
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - BasicSR draws from the global generator
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
