@@ -11,9 +11,9 @@ __all__ = ["HistoryModel"]
 class HistoryModel(BaseAveragedModel):
     """A copy that every ``interval`` iterations becomes ``decay * copy + (1 - decay) * model``.
 
-    Three things differ from mmengine's ``ExponentialMovingAverage``: ``decay`` may be 0 or 1 (Table 9), iteration 0 does
-    not copy the model (the start of a negative is its owner's choice), and buffers follow when the weights do, so that
-    weights and running statistics are always of one moment.
+    Three things differ from mmengine's ``ExponentialMovingAverage``: ``decay`` may be 0 or 1 (Table 9), iteration 0
+    does not copy the model (the start of a negative is its owner's choice), and buffers follow when the weights do, so
+    that weights and running statistics are always of one moment.
 
     Args:
         model: The network to follow; a bare one, not wrapped for data parallelism.
@@ -25,12 +25,15 @@ class HistoryModel(BaseAveragedModel):
         super().__init__(model, interval=interval)
         self.decay = decay
         self.module.eval()
+        for module in self.module.modules():  # a copied hook would still talk to whoever watches the original
+            for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
+                hooks.clear()
 
-    def train(self, mode: bool = True) -> HistoryModel:  # noqa: ARG002
+    def train(self, mode: bool = True) -> HistoryModel:
         """Stay in eval mode."""
         return super().train(False)
 
-    def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:  # noqa: ARG002
+    def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
         """Mix one tensor in place."""
         averaged_param.mul_(self.decay).add_(source_param, alpha=1 - self.decay)
 

@@ -114,7 +114,7 @@ class NegativeModels(nn.Module):
         self._same_on_ranks()
         self.eval()
 
-    def train(self, mode: bool = True) -> NegativeModels:  # noqa: ARG002
+    def train(self, mode: bool = True) -> NegativeModels:
         """Stay in eval mode: a negative is what the network would have answered."""
         return super().train(False)
 

@@ -146,8 +146,6 @@ class CurricularContrastiveLoss(nn.Module):
             negative = negative + weight * of["negative"][0].detach()
         return {"l_ccr": self.loss_weight * loss, "ccr_positive": positive, "ccr_negative": negative}
 
-    def forward(
-        self, output: Tensor, target: Tensor, lq: Tensor, negatives: Union[Tensor, Sequence[Tensor]]
-    ) -> Tensor:
+    def forward(self, output: Tensor, target: Tensor, lq: Tensor, negatives: Union[Tensor, Sequence[Tensor]]) -> Tensor:
         """Return the loss, a scalar; see ``terms`` for the shapes."""
         return self.terms(output, target, lq, negatives)["l_ccr"]

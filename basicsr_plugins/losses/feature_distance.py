@@ -243,7 +243,7 @@ def _layer_weights(layers: Union[Mapping[str, float], Sequence[str], None]) -> d
         return {}
     if isinstance(layers, str):
         raise OptionError(f"layers: expected a list of names or a mapping of name to weight, got {layers!r}.")
-    weights = dict(layers) if isinstance(layers, Mapping) else {name: 1.0 for name in layers}
+    weights = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
     for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight < 0:
             raise OptionError(f"layers.{name}: expected a weight of 0 or more, got {weight!r}.")

@@ -49,7 +49,7 @@ def blurred(images: Tensor, generator: Optional[torch.Generator] = None) -> Tens
 
 
 def pcl_positives(target: Tensor, count: int = 3, generator: Optional[torch.Generator] = None) -> Tensor:
-    """Return the clean images and ``count`` sharpened versions, factor 0.5 + U(0, 1) * 2.5: ``(1 + count, n, 3, h, w)``.
+    """Return the clean images and ``count`` sharpened ones, factor 0.5 + U(0, 1) * 2.5: ``(1 + count, n, 3, h, w)``.
 
     Args:
         target: ``(n, 3, h, w)`` in [0, 1].
@@ -63,7 +63,7 @@ def pcl_positives(target: Tensor, count: int = 3, generator: Optional[torch.Gene
 
 
 def pcl_negatives(target: Tensor, lq: Tensor, count: int = 3, generator: Optional[torch.Generator] = None) -> Tensor:
-    """Return the input, up-sampled where it is smaller, and ``count`` blurred clean images: ``(1 + count, n, 3, h, w)``.
+    """Return the input, up-sampled where smaller, and ``count`` blurred clean images: ``(1 + count, n, 3, h, w)``.
 
     Args:
         target: ``(n, 3, h, w)`` in [0, 1].

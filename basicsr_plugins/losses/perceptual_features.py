@@ -85,7 +85,7 @@ class VGGFeatures(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True) -> VGGFeatures:  # noqa: ARG002
+    def train(self, mode: bool = True) -> VGGFeatures:
         """Stay in eval mode: the features are a fixed yardstick."""
         return super().train(False)
 
@@ -148,7 +148,7 @@ class UserFeatures(nn.Module):
         self.layers = [str(layer) for layer in layers] if layers else []
         self.range_norm = range_norm
 
-    def train(self, mode: bool = True) -> UserFeatures:  # noqa: ARG002
+    def train(self, mode: bool = True) -> UserFeatures:
         """Stay in eval mode: the features are a fixed yardstick."""
         return super().train(False)
 
