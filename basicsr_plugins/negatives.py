@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional, Union
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError, one_of
 from basicsr_plugins.losses.feature_distance import precision as autocast_type
 
-__all__ = ["MODES", "NegativeModels", "fresh_copy", "mix_start", "output_spread"]
+__all__ = ["MODES", "NegativeModels", "check_negatives", "fresh_copy", "mix_start", "output_spread"]
 
 MODES = ("history", "random", "pretrained", "adaptive")
 SELECTIONS = ("cycle", "random")
@@ -45,7 +46,7 @@ class NegativeModels(nn.Module):
         threshold: For mode ``adaptive``. Default 0.022 (released code), for images in [0, 1].
         negatives_per_step: How many of the negatives each call uses; None: all. The mean over a run is the same.
         selection: ``cycle``, one after the other, or ``random``; both are the same on every rank and after a resume.
-        precision: ``fp32``, ``bf16`` or ``fp16`` for the negatives' forward pass.
+        precision: ``fp32``, ``bf16`` or ``fp16`` for the negatives' forward pass; None: whatever the network runs in.
         factory: Builds a freshly initialised network; without it a copy is made and each module's
             ``reset_parameters`` is called.
         seed: Of fresh networks and of ``selection: random``.
@@ -73,30 +74,20 @@ class NegativeModels(nn.Module):
         threshold: float = THRESHOLD,
         negatives_per_step: Optional[int] = None,
         selection: str = "cycle",
-        precision: str = "fp32",
+        precision: Optional[str] = None,
         factory: Optional[Callable[[], nn.Module]] = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, allowed in (("mode", mode, MODES), ("selection", selection, SELECTIONS)):
-            if value not in allowed:
-                raise OptionError(f"{name}: {one_of(value, allowed, name)}")
-        files = [pretrained] if isinstance(pretrained, str) else list(pretrained or [])
         self.mode = mode
-        self.steps, decays = _schedule(mode, steps, decay, count, files)
-        if not 0 <= start <= 1:
-            raise OptionError(f"start: must lie between 0 and 1, got {start!r}.")
-        if start and mode != "history":
-            raise OptionError(f"start: belongs to mode 'history', got {start!r} with mode {mode!r}.")
-        if negatives_per_step is not None and not 1 <= negatives_per_step <= len(self.steps):
-            raise OptionError(
-                f"negatives_per_step: must lie between 1 and the number of negatives, {len(self.steps)}, "
-                f"got {negatives_per_step}."
-            )
+        self.steps, decays = check_negatives(
+            steps, decay, start, mode, count, pretrained, threshold, negatives_per_step, selection, precision
+        )
+        files = _paths(pretrained)
         self.threshold = threshold
         self.per_step = negatives_per_step or len(self.steps)
         self.selection = selection
-        self.autocast_type = autocast_type(precision, "precision")
+        self.precision = precision
         self.seed = seed
         self.iteration = 0
         self.refreshed = 0
@@ -149,13 +140,14 @@ class NegativeModels(nn.Module):
         Returns:
             ``(k, n, 3, h, w)`` in the type of the first input.
         """
-        kind = inputs[0].device.type if inputs else "cpu"
-        outputs = []
-        for index in self.chosen:
-            with torch.autocast(kind, dtype=self.autocast_type, enabled=self.autocast_type is not None):
-                output = self.models[index](*inputs, **named)
-            outputs.append(output[-1] if isinstance(output, (list, tuple)) else output)
-        return torch.stack(outputs).to(inputs[0].dtype if inputs else outputs[0].dtype)
+        image = next(value for value in (*inputs, *named.values()) if isinstance(value, Tensor))
+        context: Any = contextlib.nullcontext()
+        if self.precision is not None:
+            kind = autocast_type(self.precision, "precision")
+            context = torch.autocast(image.device.type, dtype=kind, enabled=kind is not None)
+        with context:
+            outputs = [self.models[index](*inputs, **named) for index in self.chosen]
+        return torch.stack(outputs).to(image.dtype)
 
     @torch.no_grad()
     def update(self, model: nn.Module, output: Optional[Tensor] = None, target: Optional[Tensor] = None) -> list[int]:
@@ -292,53 +284,77 @@ def mix_start(negative: nn.Module, fresh: nn.Module, start: float) -> None:
         own.mul_(1 - start).add_(other.to(own), alpha=start)
 
 
-def _schedule(
-    mode: str, steps: Sequence[int], decay: Union[float, Sequence[float], None], count: Optional[int], files: list[str]
+def check_negatives(
+    steps: Sequence[int] = STEPS,
+    decay: Union[float, Sequence[float], None] = None,
+    start: float = 0.0,
+    mode: str = "history",
+    count: Optional[int] = None,
+    pretrained: Union[str, Sequence[str], None] = None,
+    threshold: float = THRESHOLD,
+    negatives_per_step: Optional[int] = None,
+    selection: str = "cycle",
+    precision: Optional[str] = None,
+    seed: int = 0,
 ) -> tuple[list[int], list[float]]:
-    """Return one step and one decay per negative."""
-    if mode == "pretrained":
-        if not files:
-            raise OptionError("pretrained: mode 'pretrained' needs the path of at least one network (N = 0).")
-        intervals = [1] * len(files)
-    elif files:
-        raise OptionError(f"pretrained: belongs to mode 'pretrained', got {files} with mode {mode!r}.")
-    elif mode == "history":
-        if count is not None and count != len(steps):
-            raise OptionError(f"count: mode 'history' has one negative per step, {len(steps)} of them, got {count}.")
-        intervals = list(steps)
-    else:
-        intervals = [1] * ({"random": 1, "adaptive": 4}[mode] if count is None else count)
-    if not intervals:
-        name = "steps" if mode == "history" else "count"
-        raise OptionError(f"{name}: at least one negative is needed (N = 0).")
-    for interval in intervals:
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise OptionError(f"steps: each must be a whole number of iterations, 1 or more, got {interval!r}.")
+    """Check the arguments of ``NegativeModels`` and return the step and the decay of each negative.
+
+    Raises:
+        OptionError: The first thing that is wrong.
+    """
+    for name, value, allowed in (("mode", mode, MODES), ("selection", selection, SELECTIONS)):
+        if value not in allowed:
+            raise OptionError(f"{name}: {one_of(value, allowed, name)}")
+    if precision is not None:
+        autocast_type(precision, "precision")
+    intervals = _intervals(mode, steps, count, _paths(pretrained))
     if decay is None:
         decay = ADAPTIVE_DECAY if mode == "adaptive" else DECAY
     decays = list(decay) if isinstance(decay, (list, tuple)) else [decay] * len(intervals)
     if len(decays) != len(intervals):
         raise OptionError(f"decay: one value for all or one for each of {len(intervals)} negatives, got {decays}.")
-    for value in decays:
+    for name, value in [("decay", value) for value in decays] + [("start", start)]:
         if not 0 <= value <= 1:
-            raise OptionError(f"decay: must lie between 0 and 1, got {value!r}.")
+            raise OptionError(f"{name}: must lie between 0 and 1, got {value!r}.")
+    if start and mode != "history":
+        raise OptionError(f"start: belongs to mode 'history', got {start!r} with mode {mode!r}.")
+    if threshold < 0:
+        raise OptionError(f"threshold: must be 0 or more, got {threshold!r}.")
+    if negatives_per_step is not None and not 1 <= negatives_per_step <= len(intervals):
+        raise OptionError(
+            f"negatives_per_step: must lie between 1 and the number of negatives, {len(intervals)}, "
+            f"got {negatives_per_step}."
+        )
     return intervals, [float(value) for value in decays]
 
 
+def _intervals(mode: str, steps: Sequence[int], count: Optional[int], files: list[str]) -> list[int]:
+    """Return one number of iterations per negative; 1 where a negative has no schedule."""
+    if mode == "pretrained" and not files:
+        raise OptionError("pretrained: mode 'pretrained' needs the path of at least one network (N = 0).")
+    if mode != "pretrained" and files:
+        raise OptionError(f"pretrained: belongs to mode 'pretrained', got {files} with mode {mode!r}.")
+    numbers = {"history": len(steps), "random": count, "pretrained": len(files), "adaptive": count}
+    number = numbers[mode] if numbers[mode] is not None else {"random": 1, "adaptive": 4}[mode]
+    if count is not None and count != number:
+        raise OptionError(f"count: mode {mode!r} has {number} negatives by its other options, got {count}.")
+    if number < 1:
+        raise OptionError(f"{'steps' if mode == 'history' else 'count'}: at least one negative is needed (N = 0).")
+    intervals = list(steps) if mode == "history" else [1] * number
+    for interval in intervals:
+        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+            raise OptionError(f"steps: each must be a whole number of iterations, 1 or more, got {interval!r}.")
+    return intervals
+
+
+def _paths(pretrained: Union[str, Sequence[str], None]) -> list[str]:
+    return [pretrained] if isinstance(pretrained, str) else list(pretrained or [])
+
+
 def _load(network: nn.Module, path: str) -> None:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as problem:
-        raise CheckpointError(f"pretrained: cannot read {path!r}: {problem}") from problem
-    for key in ("params_ema", "params"):
-        if isinstance(state, Mapping) and key in state:
-            state = state[key]
-            break
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as problem:
-        raise CheckpointError(f"pretrained: {path!r} is not of this network. {problem}") from problem
+    from basicsr_plugins.training.checkpoint_io import load_state, pick_weights, read_checkpoint
+
+    load_state(network, pick_weights(read_checkpoint(path), path, "params_ema"), path)
 
 
 def _history_model() -> type:

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu: the processor's time of this process, for a CPU that is shared; of no use with CUDA",
     )
     parser.add_argument("--negative-batch", type=int, default=None, help="negatives per VGG pass; all by default")
-    parser.add_argument("--negative-precision", default="fp32", help="fp32, bf16 or fp16 for the negatives")
+    parser.add_argument("--forward-precision", default=None, help="fp32, bf16 or fp16 for the negatives' outputs")
+    parser.add_argument("--negative-precision", default="fp32", help="the same for their pass through the VGG")
     parser.add_argument("--vgg-weights", default="random", help="auto, random or a path; cost does not depend on it")
 
 
@@ -106,13 +107,13 @@ def _bench(name: str, args: argparse.Namespace, device: torch.device) -> dict[st
         weights=args.vgg_weights, negative_precision=args.negative_precision, negative_batch=args.negative_batch
     ).to(device)
     textbook_loss = TextbookPerceptual(loss.distance.features.net.state_dict()).to(device)
-    every = NegativeModels(net, STEPS, precision=args.negative_precision)
+    every = NegativeModels(net, STEPS, precision=args.forward_precision)
     # negatives that differ from the network and from each other, as after some thousand iterations
     with torch.no_grad():
         for index, negative in enumerate(every.models):
             for weight in negative.parameters():
                 weight.add_(torch.randn_like(weight) * 1e-3 * (index + 1))
-    one = NegativeModels(net, STEPS, precision=args.negative_precision, negatives_per_step=1)
+    one = NegativeModels(net, STEPS, precision=args.forward_precision, negatives_per_step=1)
     one.load_state_dict(every.state_dict())
     plain_copies = [copy.deepcopy(negative.module) for negative in every.models]
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0)
@@ -133,9 +134,8 @@ def _bench(name: str, args: argparse.Namespace, device: torch.device) -> dict[st
         finish(F.l1_loss(out, gt) - loss.loss_weight * distance)
 
     def ours(negatives: NegativeModels) -> None:
-        outputs = negatives(lq)
         out = net(lq)
-        finish(F.l1_loss(out, gt) + loss(out, outputs))
+        finish(F.l1_loss(out, gt) + loss(out, negatives(lq)))
 
     steps = {"no_spn": no_spn, "textbook": textbook, "ours": lambda: ours(every), "ours_one": lambda: ours(one)}
     seconds = _interleaved(steps, args.repeats, device, time.process_time if args.clock == "cpu" else time.perf_counter)
