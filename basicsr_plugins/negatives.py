@@ -47,6 +47,7 @@ class NegativeModels(nn.Module):
         negatives_per_step: How many of the negatives each call uses; None: all. The mean over a run is the same.
         selection: ``cycle``, one after the other, or ``random``; both are the same on every rank and after a resume.
         precision: ``fp32``, ``bf16`` or ``fp16`` for the negatives' forward pass; None: whatever the network runs in.
+        channels_last: Keep the negatives in channels-last memory order, often faster for convolutional networks.
         factory: Builds a freshly initialised network; without it a copy is made and each module's
             ``reset_parameters`` is called.
         seed: Of fresh networks and of ``selection: random``.
@@ -75,6 +76,7 @@ class NegativeModels(nn.Module):
         negatives_per_step: Optional[int] = None,
         selection: str = "cycle",
         precision: Optional[str] = None,
+        channels_last: bool = False,
         factory: Optional[Callable[[], nn.Module]] = None,
         seed: int = 0,
     ) -> None:
@@ -99,7 +101,7 @@ class NegativeModels(nn.Module):
             negative = history_model(bare, interval, weight)
             if mode == "random" or start:
                 mix_start(negative.module, fresh_copy(bare, factory, seed + index), 1.0 if mode == "random" else start)
-            self.models.append(negative)
+            self.models.append(negative.to(memory_format=torch.channels_last) if channels_last else negative)
         for negative, path in zip(self.models, files):
             _load(negative.module, path)
         self._same_on_ranks()
@@ -145,9 +147,9 @@ class NegativeModels(nn.Module):
         if self.precision is not None:
             kind = autocast_type(self.precision, "precision")
             context = torch.autocast(image.device.type, dtype=kind, enabled=kind is not None)
-        with context:
+        with torch.inference_mode(), context:
             outputs = [self.models[index](*inputs, **named) for index in self.chosen]
-        return torch.stack(outputs).to(image.dtype)
+        return torch.stack(outputs).to(image.dtype)  # outside, so that the result is an ordinary tensor
 
     @torch.no_grad()
     def update(self, model: nn.Module, output: Optional[Tensor] = None, target: Optional[Tensor] = None) -> list[int]:

@@ -51,10 +51,10 @@ class TextbookPerceptual(nn.Module):
 
     def __init__(self, state: dict[str, torch.Tensor]) -> None:
         super().__init__()
-        from torchvision.models import vgg16
+        from torchvision.models.vgg import cfgs, make_layers
 
         self.taps = {3: SPN_LAYERS["relu1_2"], 8: SPN_LAYERS["relu2_2"], 15: SPN_LAYERS["relu3_3"]}
-        self.net = vgg16(weights=None).features[:16].requires_grad_(False).eval()
+        self.net = make_layers(cfgs["D"])[:16].requires_grad_(False).eval()
         convolutions = [layer for layer in self.net if isinstance(layer, nn.Conv2d)]
         for layer, key in zip(convolutions, [key for key in state if key.endswith("weight")]):
             layer.weight.data.copy_(state[key])
@@ -107,13 +107,14 @@ def _bench(name: str, args: argparse.Namespace, device: torch.device) -> dict[st
         weights=args.vgg_weights, negative_precision=args.negative_precision, negative_batch=args.negative_batch
     ).to(device)
     textbook_loss = TextbookPerceptual(loss.distance.features.net.state_dict()).to(device)
-    every = NegativeModels(net, STEPS, precision=args.forward_precision)
+    options = {"steps": STEPS, "precision": args.forward_precision, "channels_last": True}
+    every = NegativeModels(net, **options)
     # negatives that differ from the network and from each other, as after some thousand iterations
     with torch.no_grad():
         for index, negative in enumerate(every.models):
             for weight in negative.parameters():
                 weight.add_(torch.randn_like(weight) * 1e-3 * (index + 1))
-    one = NegativeModels(net, STEPS, precision=args.forward_precision, negatives_per_step=1)
+    one = NegativeModels(net, **options, negatives_per_step=1)
     one.load_state_dict(every.state_dict())
     plain_copies = [copy.deepcopy(negative.module) for negative in every.models]
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0)
