@@ -17,7 +17,9 @@ def run_isolated():
     def run(source: str) -> str:
         root = str(Path(__file__).resolve().parents[2])
         environment = {**os.environ, "BASICSR_PLUGINS_AUTOLOAD": "0", "PYTHONPATH": root}
-        result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment)
+        result = subprocess.run(
+            [sys.executable, "-c", source], capture_output=True, text=True, env=environment, check=False
+        )
         assert result.returncode == 0, result.stderr
         return result.stdout.strip()
 

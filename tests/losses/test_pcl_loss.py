@@ -132,7 +132,7 @@ def test_signed_range():
 
 
 def test_wrong_options():
-    with pytest.raises(OptionError, match="unknown form 'infonse'. Did you mean 'infonce'"):
+    with pytest.raises(OptionError, match=r"unknown form 'infonse'\. Did you mean 'infonce'"):
         tiny_loss(form="infonse")
     with pytest.raises(OptionError, match="must be 0 or more"):
         tiny_loss(positives=-1)

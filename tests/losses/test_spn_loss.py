@@ -249,7 +249,7 @@ def test_wrong_options(options, text):
 
 def test_wrong_user_layer():
     output, negative = images(2)
-    with pytest.raises(OptionError, match="unknown feature of TinyFeatures 'frist'. Did you mean 'first'"):
+    with pytest.raises(OptionError, match=r"unknown feature of TinyFeatures 'frist'\. Did you mean 'first'"):
         SPNLoss(features=TinyFeatures(), layers=["frist"])(output, [negative])
 
 
