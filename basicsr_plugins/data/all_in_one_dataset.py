@@ -20,7 +20,7 @@ from basicsr_plugins.errors import DataError, OptionError, PluginError
 from basicsr_plugins.options import option, positive
 from basicsr_plugins.registration import lookup, provides
 
-__all__ = ["AllInOneDataset"]
+__all__ = ["AllInOneDataset", "plan_children"]
 
 #: Options that children without them take from their parent.
 _INHERITED = ("gt_size", "use_hflip", "use_rot", "mean", "std")
@@ -87,7 +87,7 @@ class AllInOneDataset(data.Dataset):
     def __init__(self, opt: Mapping[str, Any]) -> None:
         self.options, where = parse_dataset(self.Options, opt, None)
         self.opt = {**opt, "name": opt.get("name", "all_in_one")}
-        self._plan = _children(self.options, where)
+        self._plan = plan_children(self.options, where)
         self.datasets = [_build(child) for child in self._plan]
         self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
         for position, child in enumerate(self.datasets):
@@ -106,7 +106,7 @@ class AllInOneDataset(data.Dataset):
             DataError: A missing, empty or broken folder.
         """
         options, where = parse_dataset(cls.Options, opt, where)
-        for child in _children(options, where):
+        for child in plan_children(options, where):
             if hasattr(child.kind, "check_options"):
                 child.kind.check_options(child.opt, child.where)
                 continue
@@ -118,7 +118,7 @@ class AllInOneDataset(data.Dataset):
     def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
         """Return how many labels the data set can return: the largest one plus one."""
         options, where = parse_dataset(cls.Options, opt, where)
-        return max(child.label + child.labels for child in _children(options, where))
+        return max(child.label + child.labels for child in plan_children(options, where))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next samples, for every child too."""
@@ -174,7 +174,8 @@ class AllInOneDataset(data.Dataset):
         return [max(1, round(size * child.ratio)) for size, child in zip(sizes, self._plan)]
 
 
-def _children(options: Any, where: str) -> list[_Child]:
+def plan_children(options: Any, where: str) -> list[_Child]:
+    """Return the children that the options describe, with labels, ratios and inherited options."""
     given = options.children
     named = list(given.items()) if isinstance(given, Mapping) else list(enumerate(given))
     children, following = [], 0

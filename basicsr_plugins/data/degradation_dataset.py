@@ -16,7 +16,9 @@ from basicsr_plugins.data.depth_maps import DepthMaps
 from basicsr_plugins.data.image_store import ImageStore, open_store
 from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
+from basicsr_plugins.data.ram_cache import cached
 from basicsr_plugins.data.seeding import SampleSeeds
+from basicsr_plugins.data.survey import Survey, store_samples
 from basicsr_plugins.degradations import Degradation, Degraded, build_degradation
 from basicsr_plugins.degradations.cutmix import CutMixOptions, degradation_cutmix
 from basicsr_plugins.degradations.rain_degradation import rain_mask
@@ -24,7 +26,7 @@ from basicsr_plugins.errors import OptionError
 from basicsr_plugins.options import fraction, option, parse
 from basicsr_plugins.registration import provides
 
-__all__ = ["DegradationDataset"]
+__all__ = ["DegradationDataset", "open_clean"]
 
 
 @dataclass
@@ -96,7 +98,7 @@ class DegradationDataset(data.Dataset):
         self.opt = {**opt, "name": opt.get("name", "degradations")}
         self.entries = _entries(self.options.degradations, where)
         self.cutmix = _cutmix(self.options, self.entries, where)
-        self.store = _store(self.options, where)
+        self.store = cached(open_clean(self.options, where), self.options)
         self.depth = DepthMaps.from_options(self.options, self.store, where)
         self.num_degradations = max(entry.label for entry in self.entries) + 1
         self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
@@ -113,9 +115,17 @@ class DegradationDataset(data.Dataset):
         """
         options, where = parse_dataset(cls.Options, opt, where)
         _cutmix(options, _entries(options.degradations, where), where)
-        store = _store(options, where)
+        store = open_clean(options, where)
         store.verify(f"{where}.dataroot_gt", None if options.pad_small else options.crop, options.verify)
         DepthMaps.from_options(options, store, where)
+
+    @classmethod
+    def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
+        """Return the files, for ``basicsr-plugins data check``."""
+        options, where = parse_dataset(cls.Options, opt, where)
+        samples = store_samples(open_clean(options, where))
+        crop = None if options.pad_small else options.crop
+        return Survey(where, samples, options.expected_count, crop=crop)
 
     @classmethod
     def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
@@ -226,7 +236,8 @@ def _cutmix(options: Any, entries: list[_Entry], where: str) -> CutMixOptions | 
     return parse(CutMixOptions, options.cutmix, f"{where}.cutmix")
 
 
-def _store(options: Any, where: str) -> ImageStore:
+def open_clean(options: Any, where: str) -> ImageStore:
+    """Return the clean images that the options name."""
     return open_store(
         options.dataroot_gt,
         where,

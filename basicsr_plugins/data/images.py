@@ -10,7 +10,7 @@ import numpy as np
 
 from basicsr_plugins.errors import DataError
 
-__all__ = ["decode", "image_problem", "image_size", "read_image", "to_float"]
+__all__ = ["bytes_per_value", "decode", "image_problem", "image_size", "read_image", "to_float"]
 
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # drops alpha, keeps grey and 16 bits, applies EXIF orientation
 
@@ -71,10 +71,22 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return read_image(path).shape[:2]
 
 
-def image_problem(path: str | os.PathLike[str]) -> str:
-    """Return what is wrong with a file at a glance (missing, empty, cut off, no image), or an empty text.
+def bytes_per_value(path: str | os.PathLike[str]) -> int:
+    """Return 2 for 16-bit PNG and TIFF files, else 1, from the header."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".png":
+        with open(path, "rb") as file:
+            header = file.read(25)  # signature 8, length 4, "IHDR", width 4, height 4, then the bit depth
+        return 2 if len(header) == 25 and header[24] == 16 else 1
+    if suffix in (".tif", ".tiff", ".pgm", ".ppm"):
+        return read_image(path).dtype.itemsize
+    return 1
 
-    Only the header and the tail are read, unless the tail looks cut off.
+
+def image_problem(path: str | os.PathLike[str], full: bool = False) -> str:
+    """Return what is wrong with a file (missing, empty, cut off, no image), or an empty text.
+
+    Only the header and the tail are read, unless the tail looks cut off or ``full`` asks for decoding.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -84,6 +96,8 @@ def image_problem(path: str | os.PathLike[str]) -> str:
         return f"cannot be read ({error.strerror or error})"
     except DataError:
         return "cannot be decoded as an image"
+    if full:
+        return "" if _decodes(path) else "cannot be decoded to its end"
     return "" if _ends_well(path) or _decodes(path) else "is cut off before its end"
 
 

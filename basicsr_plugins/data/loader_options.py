@@ -52,6 +52,7 @@ class PatchOptions(LoaderOptions):
     mean: Optional[list[float]] = option(None, "subtracted per channel from lq and gt")
     std: Optional[list[float]] = option(None, "divides lq and gt per channel")
     verify: int = option(1000, "images looked at (header and tail) before training starts")
+    expected_count: Optional[int] = option(None, "published number of images; 'data check' compares", check=positive)
     cache: Literal["none", "ram"] = option("none", "'ram' keeps decoded images, shared by the loader's processes")
     cache_limit_gb: float = option(
         8.0, "most memory that the cache takes; the rest is decoded each time", check=positive

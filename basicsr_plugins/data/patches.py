@@ -47,8 +47,8 @@ def choose_patch(size: Sequence[int], options: PatchOptions, rng: np.random.Gene
     pad = (max(0, crop - height), max(0, crop - width))
     if any(pad) and not options.pad_small:
         raise DataError(
-            f"{name}: the image is {height} x {width} (h x w), smaller than gt_size {crop}. Take it out, lower gt_size, "
-            "or set 'pad_small: true' to mirror its edges."
+            f"{name}: the image is {height} x {width} (h x w), smaller than gt_size {crop}. Take it "
+            "out, lower gt_size, or set 'pad_small: true' to mirror its edges."
         )
     free = height + pad[0] - crop, width + pad[1] - crop
     if not train:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, ClassVar, Optional, Union
 
 import numpy as np
 
@@ -125,6 +125,8 @@ class Degradation:
 
     #: Name on the command line and in file names.
     short = ""
+    #: Options besides the defaults with which it can be shown.
+    example: ClassVar[dict[str, Any]] = {}
     #: Whether ``apply`` takes a depth map.
     uses_depth = False
 
@@ -152,26 +154,29 @@ class Degradation:
             OptionError: The severity lies outside [0, 1].
         """
         check_image(image)
+        return self.rebuild(image, self.parameters(rng, image.shape[:2], severity), depth)
+
+    def parameters(
+        self, rng: np.random.Generator, size: tuple[int, int], severity: float | None = None
+    ) -> dict[str, Any]:
+        """Draw everything that ``rebuild`` needs for an image of ``size`` (h, w)."""
         if severity is None and self.severity is not None:
             severity = pick(rng, self.severity)
         if severity is not None and not 0.0 <= severity <= 1.0:
             raise OptionError(f"severity must lie between 0 and 1, got {severity!r}.")
-        if severity == 0:
-            return Degraded(image.copy(), {"type": type(self).__name__, "severity": 0.0})
-        params = {"type": type(self).__name__, **self.draw(rng, image.shape[:2], severity)}
+        params: dict[str, Any] = {"type": type(self).__name__}
         if severity is not None:
             params["severity"] = float(severity)
-        return self._apply(image, params, depth)
+        return params if severity == 0 else {**params, **self.draw(rng, size, severity)}
 
     def rebuild(self, image: np.ndarray, params: Mapping[str, Any], depth: np.ndarray | None = None) -> Degraded:
         """Make again what ``__call__`` made, from the parameters that it returned."""
         check_image(image)
         if params.get("severity") == 0:
             return Degraded(image.copy(), dict(params))
-        return self._apply(image, params, depth)
-
-    def _apply(self, image: np.ndarray, params: Mapping[str, Any], depth: np.ndarray | None) -> Degraded:
-        return self.apply(image, params, depth=depth) if self.uses_depth else self.apply(image, params)  # type: ignore[call-arg]
+        if self.uses_depth:
+            return self.apply(image, params, depth=depth)  # type: ignore[call-arg]
+        return self.apply(image, params)
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
         """Draw the parameters for an image of ``size`` (h, w)."""

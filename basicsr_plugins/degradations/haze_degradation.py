@@ -11,7 +11,7 @@ import numpy as np
 
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, draw_seed, field_rng, in_order, pick
 from basicsr_plugins.errors import DataError
-from basicsr_plugins.options import option
+from basicsr_plugins.options import fraction, option, positive
 from basicsr_plugins.registration import provides
 
 __all__ = ["Haze", "smooth_depth"]
@@ -43,6 +43,8 @@ class Haze(Degradation):
         beta: Scattering coefficient (OneRestore uses 1 to 2).
         airlight: Colour A of the haze (OneRestore uses 0.6 to 0.9).
         cells: Unevenness of the synthetic depth, grid cells per side.
+        smooth: Side of a box filter over the depth, pixels (CDD-11: 22).
+        farthest: Depths beyond this count as this (CDD-11: 0.7).
     """
 
     short = "haze"
@@ -53,6 +55,9 @@ class Haze(Degradation):
     cells: int = option(
         4, "grid cells per side of the synthetic depth", check=lambda v: None if v > 0 else "must be > 0"
     )
+
+    smooth: int = option(1, "side of the box filter over the depth, pixels", check=positive)
+    farthest: float = option(1.0, "depths are cut off here", check=fraction)
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
         return {
@@ -67,6 +72,10 @@ class Haze(Degradation):
             depth = smooth_depth(size, field_rng(params), self.cells)
         elif depth.shape != size:
             raise DataError(f"the depth map is {depth.shape}, the image {size}: both need the same height and width.")
+        if self.smooth > 1:
+            depth = cv2.blur(depth.astype(np.float32), (self.smooth, self.smooth), borderType=cv2.BORDER_REFLECT_101)
+        if self.farthest < 1.0:
+            depth = np.minimum(depth, np.float32(self.farthest))
         transmission = cv2.exp(depth.astype(np.float32) * np.float32(-params["beta"]))
         airlight = np.float32(params["airlight"])
         out = image - airlight
