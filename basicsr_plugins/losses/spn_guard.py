@@ -13,6 +13,8 @@ from basicsr_plugins.errors import OptionError, TrainingError, one_of
 
 __all__ = ["SPNGuard", "ramp"]
 
+#: Errors below one level of 8-bit images are noise, however much they rise.
+GREY_LEVEL = 1 / 255
 ACTIONS = ("lower", "stop", "raise", "ignore")
 _logger = logging.getLogger("basicsr")
 
@@ -127,7 +129,7 @@ class SPNGuard:
             sign = f"a value that is not finite (error {error}, weighted distance {pushed})"
         elif ratio > self.max_ratio:
             sign = f"its weighted distance is {ratio:.3g} times the mean absolute error {error:.4g} (max_ratio)"
-        elif pushed > 0 and error > self.max_rise * lowest:
+        elif pushed > 0 and error > self.max_rise * max(lowest, GREY_LEVEL):
             sign = f"the mean absolute error rose from {lowest:.4g} to {error:.4g} (max_rise)"
         else:
             return None

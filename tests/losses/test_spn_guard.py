@@ -106,7 +106,7 @@ def test_healthy_training_is_left_alone():
 
 
 def test_raise_and_ignore():
-    with pytest.raises(TrainingError, match="SPN collapses after .* Lower loss_weight"):
+    with pytest.raises(TrainingError, match=r"SPN collapses after .* Lower loss_weight"):
         train(10.0, 0.9, SPNGuard(warmup_iter=0, on_collapse="raise", window=10, check_every=1))
     _, said = train(10.0, 0.9, SPNGuard(warmup_iter=0, on_collapse="ignore"))
     assert said == []
@@ -126,6 +126,8 @@ def test_each_sign_by_itself():
     assert [observe(rise, 0.1, 0.01) for _ in range(5)] == [None] * 5
     found = [observe(rise, 0.5, 0.01) for _ in range(3)]
     assert any(sentence and "max_rise" in sentence for sentence in found)
+    tiny = SPNGuard(window=2, check_every=1)
+    assert [observe(tiny, error, 1e-6) for error in (1e-4, 1e-4, 1e-4, 3e-3, 3e-3, 3e-3)] == [None] * 6
     # without the loss a rising error is none of its business
     alone = SPNGuard(window=2, check_every=1)
     assert [observe(alone, error) for error in (0.1, 0.1, 0.1, 1.0, 1.0, 1.0)] == [None] * 6
