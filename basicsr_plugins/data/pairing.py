@@ -104,7 +104,10 @@ def pair_up(
             result.pairs.append((path, target))
             used.add(target)
     degraded = set(lq_files)
-    result.unused = [path for path in gt_files if path not in used and path not in degraded]
+    clean = gt_files
+    if name == "folder":  # a tree may hold more than the two halves (GoPro's blur_gamma)
+        clean = [path for path in gt_files if _split(argument)[1] in path.relative_to(gt_root).parent.parts]
+    result.unused = [path for path in clean if path not in used and path not in degraded]
     return result
 
 
