@@ -98,6 +98,8 @@ def pair_up(
     for path in lq_files:
         wanted = _target(path.relative_to(lq_root), name, argument)
         target = by_name.get(wanted) if name == "same" else by_stem.get(wanted)
+        if target is None and name == "prefix":  # many to one: OTS has part1 ... part4 beside one flat clean folder
+            target = by_stem.get(Path(wanted).name)
         if target is None or target == path:
             result.missing.append(f"{path} (looked for {wanted} in {gt_root})")
         else:
