@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from basicsr_plugins.archs.layers import Downsample, Stage, TransformerBlock, Upsample, init_conv_normal
+from basicsr_plugins.archs.layers import init_conv_normal
 from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
+from basicsr_plugins.archs.transformer_blocks import BlockMaker, Downsample, PatchEmbed, Upsample, check_transformer
 from basicsr_plugins.errors import OptionError
 from basicsr_plugins.registration import provides
 
@@ -157,52 +158,3 @@ class Restormer(nn.Module):
         if self.dual_pixel_task:
             return crop_to(self.output(d1 + self.skip_conv(embedded)), h, w)
         return crop_to(self.output(d1) + x, h, w)
-
-
-class PatchEmbed(nn.Module):
-    """The first 3x3 convolution, never with a bias; PromptIR has the same one."""
-
-    def __init__(self, in_channels: int, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Embed ``x`` of ``(n, in_channels, h, w)``."""
-        return self.proj(x)
-
-
-class BlockMaker:
-    """Builds the stages of Restormer and PromptIR from the arguments that all their blocks share."""
-
-    def __init__(
-        self, heads: Sequence[int], expansion: float, bias: bool, norm: str, attention: str, eps: float,
-        use_checkpoint: bool,
-    ) -> None:  # fmt: skip
-        self.heads = heads
-        self.shared = (expansion, bias, norm, attention, eps)
-        self.use_checkpoint = use_checkpoint
-
-    def block(self, dim: int, level: int) -> TransformerBlock:
-        """One block of width ``dim`` with the heads of ``level`` (0 to 3)."""
-        return TransformerBlock(dim, self.heads[level], *self.shared)
-
-    def stage(self, dim: int, level: int, blocks: int) -> Stage:
-        """``blocks`` blocks in a row."""
-        return Stage(*(self.block(dim, level) for _ in range(blocks)), use_checkpoint=self.use_checkpoint)
-
-
-def check_transformer(dim: int, num_blocks: Sequence[int], heads: Sequence[int], norm: str, attention: str) -> None:
-    """Check the arguments that Restormer and PromptIR share.
-
-    Raises:
-        OptionError: What does not fit, and what would.
-    """
-    if len(num_blocks) != 4 or len(heads) != 4:
-        raise OptionError(f"num_blocks and heads need four values each, got {list(num_blocks)} and {list(heads)}.")
-    widths = [dim, dim * 2, dim * 4, dim * 8]
-    if dim < 2 or dim % 2 or any(width % head for width, head in zip(widths, heads)):
-        raise OptionError(f"dim {dim} must be even, and the widths {widths} must be multiples of heads {list(heads)}.")
-    if norm not in ("WithBias", "BiasFree"):
-        raise OptionError(f"LayerNorm_type: WithBias or BiasFree, got {norm!r}.")
-    if attention not in ("softmax", "relu"):
-        raise OptionError(f"attention: softmax or relu, got {attention!r}.")

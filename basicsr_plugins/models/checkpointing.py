@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -96,7 +97,7 @@ class Checkpointing:
             "epoch": epoch,
             "iter": current_iter,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "schedulers": [_plain(scheduler.state_dict()) for scheduler in self.schedulers],
             "basicsr_plugins": {
                 "scaler": self.precision.state_dict(),
                 "scheduled_rates": self.warm_up.scheduled,
@@ -105,6 +106,7 @@ class Checkpointing:
                 "random": distributed.gather_objects([[random_state.get_random_state(), self.random_stream.state]]),
                 "batches_into_epoch": self.batches_into_epoch,
                 "recipe": self.extra_state(),
+                "spn": self.spn.state_dict() if self.spn else None,
             },
         }
 
@@ -150,6 +152,19 @@ class Checkpointing:
         self.guard.skipped = ours["skipped"]
         self.best_metric_results = ours["best"]
         self.load_extra_state(ours["recipe"])
+        if self.spn and ours.get("spn"):
+            self.spn.load_state_dict(ours["spn"])
+        elif self.spn:
+            stock.logger().warning("path.resume_state was written without train.spn_opt: its negatives start here.")
         stock.skip_samples(ours["batches_into_epoch"] * self.loader_batch_size())
         outside, self.random_stream.state = ours["random"][distributed.rank() % len(ours["random"])]
         random_state.set_random_state(outside)
+
+
+def _plain(value: Any) -> Any:
+    """Turn counters and the like into plain dictionaries, which every torch loads with ``weights_only=True``."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value

@@ -15,6 +15,10 @@ CASES = {
     "restormer_small_biasfree": "Restormer",
     "nafnet_gopro_w32": "NAFNet",
     "nafnet_tlc_w8": "NAFNetLocal",
+    "promptir_default": "PromptIR",
+    "ffanet_default": "FFANet",
+    "dehazeformer_t": "DehazeFormer",
+    "idt_default": "IDT",
 }
 
 

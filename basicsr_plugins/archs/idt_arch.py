@@ -1,0 +1,372 @@
+"""IDT, the image deraining transformer: attention inside windows and between windows (TPAMI 2022)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from basicsr_plugins.archs.layers import DropPath, Stage
+from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
+from basicsr_plugins.archs.presets import with_presets
+from basicsr_plugins.archs.windows import attend, clamped_index
+from basicsr_plugins.errors import OptionError
+from basicsr_plugins.registration import provides
+
+__all__ = ["IDT"]
+
+PRESETS = {
+    "published": {"img_size": 128, "depths": [3, 3, 2, 2, 1, 1, 2, 2, 3]},
+    # ours, for small GPUs, and for CPUs and tests
+    "small": {"img_size": 64, "embed_dim": 16},
+    "tiny": {"img_size": 64, "embed_dim": 8, "num_heads": [1, 1, 2, 2, 2, 2, 2, 1, 1], "overlap": 8},
+}
+
+PATCH = 8  # side of the patches that cross attention compares, fixed in the published network
+#: Window blocks, clamp of the cross block's offsets (None: no cross block) and size divisor of the nine stages.
+ENCODER = ((3, 16, 1), (3, 8, 2), (2, 4, 4), (2, 2, 8))
+BOTTLE = (1, None, 16)
+DECODER = ((1, 2, 8), (2, 4, 4), (2, 8, 2), (3, 16, 1))
+
+
+class QKVP(nn.Module):
+    """Linear maps to queries, and to keys, values and what the position branch sees."""
+
+    def __init__(self, dim: int, bias: bool) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(dim, dim, bias=bias)
+        self.to_kv = nn.Linear(dim, dim * 3, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return q, k, v and p, ``(m, tokens, dim)`` each."""
+        return (self.to_q(x), *self.to_kv(x).chunk(3, dim=-1))
+
+
+class Attention(nn.Module):
+    """Attention on a grid of tokens, plus convolutions of the values' twin that carry the position.
+
+    Args:
+        dim: Width of a token.
+        side: Side of the grid.
+        heads: Attention heads.
+        bound: Offsets are clamped below this in the table of position biases.
+        qkv_bias: Biases of the linear maps.
+        qk_scale: Of the products; 1/sqrt(dim / heads) if left out.
+    """
+
+    def __init__(
+        self, dim: int, side: int, heads: int, bound: int, qkv_bias: bool = True, qk_scale: Optional[float] = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.side = side
+        self.heads = heads
+        self.scale = qk_scale
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * bound - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer("position_index", clamped_index(side, bound), persistent=False)
+        reach = min(side - 1, 2)
+        self.Position_Extract = nn.Sequential(
+            nn.Conv2d(dim, dim, 2 * reach + 1, padding=reach, groups=dim), nn.Conv2d(dim, dim, 1, groups=heads)
+        )
+        self.qkv = QKVP(dim, qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Attend in ``(m, side^2, dim)``; ``mask`` ``(windows, 1, side^2, side^2)`` is added to the logits."""
+        q, k, v, p = self.qkv(x)
+        bias = self.relative_position_bias_table[self.position_index].permute(2, 0, 1)
+        if mask is not None:
+            bias = bias + mask
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        out = attend(q, k, v, bias, self.scale).transpose(1, 2).flatten(2)
+        position = self.Position_Extract(p.transpose(1, 2).unflatten(2, (self.side, self.side)))
+        return self.proj(out + position.flatten(2).transpose(1, 2))
+
+
+class LeFF(nn.Module):
+    """Linear, depth-wise 3x3 with a residual, linear; GELU after the first two.
+
+    Args:
+        dim: Width of a token.
+        hidden: Inner width.
+        side: Side of the map that the tokens form.
+    """
+
+    def __init__(self, dim: int, hidden: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.linear1 = nn.Sequential(nn.Linear(dim, hidden), nn.GELU())
+        self.dwconv = nn.Sequential(nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden), nn.GELU())
+        self.linear2 = nn.Sequential(nn.Linear(hidden, dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Transform ``(n, side^2, dim)``."""
+        u = self.linear1(x).transpose(1, 2).unflatten(2, (self.side, self.side))
+        u = self.dwconv(u) + u
+        return self.linear2(u.flatten(2).transpose(1, 2))
+
+
+class WindowBlock(nn.Module):
+    """Attention inside windows, then LeFF, each after a norm and with a residual."""
+
+    def __init__(
+        self, dim: int, side: int, heads: int, window: int, mlp_ratio: float, drop: float, qkv_bias: bool,
+        qk_scale: Optional[float],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.side = side
+        self.window = min(side, window)
+        self.norm1 = nn.LayerNorm(dim)
+        # the bias table is that of a full window even where the map is smaller
+        self.attn = Attention(dim, self.window, heads, window, qkv_bias, qk_scale)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = LeFF(dim, int(dim * mlp_ratio), side)
+        self.drop_path = DropPath(drop)
+
+    def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Transform ``(n, side^2, dim)``; ``mask`` is ``(n, side^2, 1)`` or None."""
+        y = self.attn(_windows(self.norm1(x), self.side, self.window), self._window_mask(mask))
+        x = x + self.drop_path(_unwindows(y, self.side, self.window))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _window_mask(self, mask: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
+        if mask is None:
+            return None
+        inside = _windows(mask, self.side, self.window).squeeze(-1)
+        pairs = inside[:, None, :, None] * inside[:, None, None, :]
+        return torch.zeros_like(pairs).masked_fill(pairs != 0, -100.0)
+
+
+class CrossBlock(nn.Module):
+    """Attention between the 8x8 patches of each channel, then LeFF.
+
+    As published, what the attention returns stays in patch order and is added to the map in raster order.
+    """
+
+    def __init__(
+        self, dim: int, side: int, heads: int, bound: int, mlp_ratio: float, drop: float, qkv_bias: bool,
+        qk_scale: Optional[float],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.side = side
+        self.attn = Attention(PATCH * PATCH, side // PATCH, heads, bound, qkv_bias, qk_scale)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = LeFF(dim, int(PATCH * PATCH * mlp_ratio), side)
+        self.drop_path = DropPath(drop)
+
+    def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Transform ``(n, side^2, dim)``; ``mask`` is ignored, as published."""
+        n, _, dim = x.shape
+        patches = x.view(n, self.side // PATCH, PATCH, self.side // PATCH, PATCH, dim).permute(0, 5, 1, 3, 2, 4)
+        out = self.attn(patches.reshape(n * dim, -1, PATCH * PATCH))
+        x = x + self.drop_path(out.reshape(n, dim, -1).transpose(1, 2))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class BlockGroup(nn.Module):
+    """The blocks of one stage, on maps; the published keys have a level ``blocks`` in between."""
+
+    def __init__(self, blocks: Sequence[nn.Module], side: int, use_checkpoint: bool) -> None:
+        super().__init__()
+        self.side = side
+        self.blocks = Stage(*blocks, use_checkpoint=use_checkpoint)
+
+    def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Transform ``x`` of ``(n, c, side, side)``; ``mask`` is ``(n, 1, h, w)`` or None."""
+        if mask is not None:
+            mask = F.interpolate(mask, (self.side, self.side)).flatten(2).transpose(1, 2)
+        x = self.blocks(x.flatten(2).transpose(1, 2), mask)
+        return x.transpose(1, 2).unflatten(2, (self.side, self.side))
+
+
+@provides("arch")
+@with_presets(PRESETS)
+class IDT(nn.Module):
+    """IDT (Xiao et al., TPAMI 2022), keys, shapes and results as published, any input size.
+
+    The network itself takes squares of ``img_size`` only. Anything else is cut into such tiles with overlap, which are
+    averaged with the published weights (nearer to a tile's centre counts more); smaller images are reflected.
+
+    Args:
+        img_size: Side of the squares, a multiple of 64; 128 in the published checkpoints.
+        in_chans: Channels of the input and of the output.
+        embed_dim: Width of the first stage.
+        depths: Nine numbers that only spread the stochastic depth over the stages; the blocks are fixed.
+        num_heads: Attention heads of the nine stages.
+        win_size: Side of the windows.
+        mlp_ratio: Inner width of the feed-forward part.
+        qkv_bias: Biases of queries, keys and values.
+        qk_scale: Of the attention products; 1/sqrt(width of a head) if left out.
+        drop_path_rate: Stochastic depth at the deepest stage.
+        use_checkpoint: Recompute blocks in the backward pass to save memory.
+        overlap: Overlap of the tiles in pixels; the published script takes 20.
+        preset: A variant by name, see ``IDT.presets``.
+
+    Shapes: ``(n, in_chans, h, w)`` in [0, 1] to the same, not clamped.
+
+    Raises:
+        OptionError: Arguments that do not fit together.
+
+    Example:
+        network_g: {type: IDT, preset: published}
+    """
+
+    #: The second half of the network, finest first. Ours: no paper taps IDT.
+    feature_layers: tuple[str, ...] = ("decoderlayer_3", "decoderlayer_2", "decoderlayer_1", "decoderlayer_0")
+
+    def __init__(
+        self,
+        img_size: int = 128,
+        in_chans: int = 3,
+        embed_dim: int = 32,
+        depths: Sequence[int] = (2,) * 9,
+        num_heads: Sequence[int] = (1, 2, 4, 8, 16, 16, 8, 4, 2),
+        win_size: int = 8,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: Optional[float] = None,
+        drop_path_rate: float = 0.1,
+        use_checkpoint: bool = False,
+        overlap: int = 20,
+    ) -> None:
+        super().__init__()
+        _check(img_size, embed_dim, depths, num_heads, win_size, overlap)
+        self.img_size = img_size
+        self.overlap = overlap
+        self.register_buffer("tile_weight", _tile_weight(img_size), persistent=False)
+        encoder_drops, decoder_drops = _drop_rates(drop_path_rate, depths)
+
+        def group(stage: tuple, dim: int, heads: int, drops: Sequence[float]) -> BlockGroup:
+            count, bound, divisor = stage
+            side = img_size // divisor
+            shared = (qkv_bias, qk_scale)
+            blocks: list[nn.Module] = [
+                WindowBlock(dim, side, heads, win_size, mlp_ratio, drops[0], *shared) for _ in range(count)
+            ]
+            if bound is not None:
+                blocks.append(CrossBlock(dim, side, heads, bound, mlp_ratio, drops[-1], *shared))
+            return BlockGroup(blocks, side, use_checkpoint)
+
+        e = embed_dim
+        self.input_proj = _Proj(in_chans, e, nn.LeakyReLU(0.01))
+        self.output_proj = _Proj(2 * e, in_chans)
+        for i, stage in enumerate(ENCODER):
+            setattr(self, f"encoderlayer_{i}", group(stage, e << i, num_heads[i], encoder_drops[i]))
+            # the published keys spell it like this
+            down = nn.Conv2d(e << i, e << (i + 1), 4, stride=2, padding=1)
+            setattr(self, f"dowsample_{i}", nn.Sequential(OrderedDict(conv=nn.Sequential(down))))
+        self.bottle = group(BOTTLE, 16 * e, num_heads[4], [drop_path_rate])
+        for i, stage in enumerate(DECODER):
+            up = nn.ConvTranspose2d(16 * e if i == 0 else 32 * e >> i, 8 * e >> i, 2, stride=2)
+            setattr(self, f"upsample_{i}", nn.Sequential(OrderedDict(deconv=nn.Sequential(up))))
+            setattr(self, f"decoderlayer_{i}", group(stage, 16 * e >> i, num_heads[5 + i], decoder_drops[i]))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Derain ``x`` of ``(n, in_chans, h, w)``.
+
+        ``mask`` of ``(n, 1, h, w)`` keeps marked pixels from attending to each other (published, used by no script).
+        """
+        h, w = x.shape[-2:]
+        size = self.img_size
+        if (h, w) == (size, size):
+            return self.restore_square(x, mask)
+        if mask is not None:
+            raise OptionError(f"mask: only for images of {size} x {size}, got {h} x {w}.")
+        x = pad_to_multiple(x, 1, at_least=size)
+        total, weights = torch.zeros_like(x), x.new_zeros(x.shape[-2:])
+        for top in self._starts(x.shape[-2]):
+            for left in self._starts(x.shape[-1]):
+                tile = (..., slice(top, top + size), slice(left, left + size))
+                total[tile] += self.restore_square(x[tile]) * self.tile_weight
+                weights[tile] += self.tile_weight
+        return crop_to(total / weights, h, w)
+
+    def restore_square(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Derain ``x`` of ``(n, in_chans, img_size, img_size)``."""
+        y = self.input_proj(x)
+        skips = []
+        for i in range(len(ENCODER)):
+            y = getattr(self, f"encoderlayer_{i}")(y, mask)
+            skips.append(y)
+            y = getattr(self, f"dowsample_{i}")(y)
+        y = self.bottle(y, mask)
+        for i in range(len(DECODER)):
+            y = torch.cat([getattr(self, f"upsample_{i}")(y), skips.pop()], 1)
+            y = getattr(self, f"decoderlayer_{i}")(y, mask)
+        return self.output_proj(y) + x
+
+    def _starts(self, side: int) -> list[int]:
+        last = side - self.img_size
+        return [*range(0, last, self.img_size - self.overlap), last]
+
+
+class _Proj(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, *after: nn.Module) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), *after)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(x)
+
+
+def _windows(x: torch.Tensor, side: int, window: int) -> torch.Tensor:
+    n, _, dim = x.shape
+    x = x.view(n, side // window, window, side // window, window, dim).transpose(2, 3)
+    return x.reshape(-1, window * window, dim)
+
+
+def _unwindows(x: torch.Tensor, side: int, window: int) -> torch.Tensor:
+    count, dim = side // window, x.shape[-1]
+    return x.view(-1, count, count, window, window, dim).transpose(2, 3).reshape(-1, side * side, dim)
+
+
+def _tile_weight(size: int) -> torch.Tensor:
+    offsets = (torch.arange(size) - size / 2) ** 2
+    return (offsets[:, None] + offsets[None, :] + 1e-3).rsqrt()
+
+
+def _drop_rates(rate: float, depths: Sequence[int]) -> tuple[list[Sequence[float]], list[Sequence[float]]]:
+    """Return the slices of the linear schedule that belong to the encoder's and to the decoder's stages."""
+    steps = sum(depths[:4])
+    encoder = [rate * step / max(steps - 1, 1) for step in range(steps)]
+    decoder = encoder[::-1]
+
+    def slices(values: list[float], lengths: Sequence[int]) -> list[Sequence[float]]:
+        edges = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+        # a decoder deeper than the encoder runs off the schedule's end, where nothing is dropped
+        return [values[start:stop] or [0.0] for start, stop in zip(edges, edges[1:])]
+
+    return slices(encoder, depths[:4]), slices(decoder, depths[5:])
+
+
+def _check(
+    img_size: int, embed_dim: int, depths: Sequence[int], num_heads: Sequence[int], win_size: int, overlap: int
+) -> None:
+    sides = [img_size // divisor for divisor in (1, 2, 4, 8, 16)]
+    if (
+        img_size < PATCH * 8
+        or img_size % (PATCH * 8)
+        or win_size < 2
+        or any(side % min(win_size, side) for side in sides)
+    ):
+        raise OptionError(
+            f"img_size: a multiple of {PATCH * 8} whose halves down to 1/16 are covered by windows of {win_size} "
+            f"(64, 128, 256 for windows of 8), got {img_size}."
+        )
+    if len(depths) != 9 or len(num_heads) != 9:
+        raise OptionError(f"depths and num_heads need nine values each, got {list(depths)} and {list(num_heads)}.")
+    widths = [embed_dim * factor for factor in (1, 2, 4, 8, 16, 16, 8, 4, 2)]
+    for stage, (width, heads) in enumerate(zip(widths, num_heads)):
+        if width % heads or (stage != 4 and (PATCH * PATCH) % heads):
+            raise OptionError(f"num_heads: stage {stage} is {width} wide and compares {PATCH**2} pixels, got {heads}.")
+    if not 0 <= overlap < img_size:
+        raise OptionError(f"overlap: 0 to {img_size - 1} pixels, got {overlap}.")
