@@ -336,7 +336,8 @@ def _tile_weight(size: int) -> torch.Tensor:
 
 def _drop_rates(rate: float, depths: Sequence[int]) -> tuple[list[Sequence[float]], list[Sequence[float]]]:
     """Return the slices of the linear schedule that belong to the encoder's and to the decoder's stages."""
-    encoder = torch.linspace(0, rate, sum(depths[:4])).tolist()
+    steps = sum(depths[:4])
+    encoder = [rate * step / max(steps - 1, 1) for step in range(steps)]
     decoder = encoder[::-1]
 
     def slices(values: list[float], lengths: Sequence[int]) -> list[Sequence[float]]:

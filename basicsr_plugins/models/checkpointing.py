@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -96,7 +97,7 @@ class Checkpointing:
             "epoch": epoch,
             "iter": current_iter,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "schedulers": [_plain(scheduler.state_dict()) for scheduler in self.schedulers],
             "basicsr_plugins": {
                 "scaler": self.precision.state_dict(),
                 "scheduled_rates": self.warm_up.scheduled,
@@ -153,3 +154,12 @@ class Checkpointing:
         stock.skip_samples(ours["batches_into_epoch"] * self.loader_batch_size())
         outside, self.random_stream.state = ours["random"][distributed.rank() % len(ours["random"])]
         random_state.set_random_state(outside)
+
+
+def _plain(value: Any) -> Any:
+    """Turn counters and the like into plain dictionaries, which every torch loads with ``weights_only=True``."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value

@@ -36,7 +36,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     saved = state["python"]
     random.setstate((saved["version"], tuple(saved["internal"]), saved["gauss"]))
     saved = state["numpy"]
-    keys = saved["keys"].numpy().astype(np.uint32)
+    keys = saved["keys"].cpu().numpy().astype(np.uint32)
     np.random.set_state((saved["name"], keys, saved["position"], saved["has_gauss"], saved["cached"]))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available():
@@ -60,7 +60,7 @@ class OwnStream:
         if self.state is not None:
             saved = self.state["python"]
             random.setstate((saved["version"], tuple(saved["internal"]), saved["gauss"]))
-            torch.set_rng_state(self.state["torch"])
+            torch.set_rng_state(self.state["torch"].cpu())
         return self
 
     def __exit__(self, *_: object) -> None:
