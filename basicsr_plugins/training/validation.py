@@ -67,7 +67,7 @@ def metric_is_lower_better(options: dict[str, Any]) -> bool:
         return options["better"] == "lower"
     from basicsr.utils.registry import METRIC_REGISTRY
 
-    known = dict(METRIC_REGISTRY)
+    known = dict(iter(METRIC_REGISTRY))
     return getattr(known.get(options.get("type")), "higher_is_better", True) is False
 
 
@@ -132,7 +132,7 @@ def _measure(images: dict[str, Any], options: dict[str, Any]) -> float | None:
     from basicsr.metrics import calculate_metric
     from basicsr.utils.registry import METRIC_REGISTRY
 
-    metric = dict(METRIC_REGISTRY).get(options["type"])
+    metric = dict(iter(METRIC_REGISTRY)).get(options["type"])
     parameters = inspect.signature(metric).parameters if metric else {}
     given = {name: image for name, image in images.items() if name in parameters or name == "img"}
     if metric is None:
