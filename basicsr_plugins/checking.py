@@ -15,7 +15,7 @@ from basicsr_plugins import registration
 from basicsr_plugins.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.options import check_call, parse
 from basicsr_plugins.training.random_state import preserved_random_state
-from basicsr_plugins.training.settings import LoggerSettings, PathSettings, ValSettings
+from basicsr_plugins.training.settings import LoggerSettings, PathSettings
 
 __all__ = ["check_options"]
 
@@ -70,7 +70,7 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
         parse(model.Settings, opt.get("train") or {}, "train")
         parse(LoggerSettings, opt.get("logger") or {}, "logger")
         _check_training_parts(opt["train"], model)
-    parse(ValSettings, opt.get("val") or {}, "val")
+    parse(model.ValSettings, opt.get("val") or {}, "val")
     _check_metrics((opt.get("val") or {}).get("metrics") or {})
     per_network = [
         f"{prefix}{name}"
@@ -87,6 +87,7 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
 
 
 def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
+    from basicsr_plugins.models.spn import check_spn
     from basicsr_plugins.training.optimisation import check_optimizer, check_scheduler
     from basicsr_plugins.training.progressive import ProgressivePatches
 
@@ -97,6 +98,8 @@ def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
             check_scheduler(value, "train.scheduler")
         elif key == "progressive" and value:
             ProgressivePatches(value)
+        elif key == "spn_opt" and value is not None:
+            check_spn(value)
         elif key.endswith("_opt") and isinstance(value, Mapping) and "type" in value:
             _check_loss(value, f"train.{key}")
     for name, value in (train.get("extra_losses") or {}).items():
