@@ -87,6 +87,7 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
 
 
 def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
+    from basicsr_plugins.models.spn import check_spn
     from basicsr_plugins.training.optimisation import check_optimizer, check_scheduler
     from basicsr_plugins.training.progressive import ProgressivePatches
 
@@ -97,6 +98,8 @@ def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
             check_scheduler(value, "train.scheduler")
         elif key == "progressive" and value:
             ProgressivePatches(value)
+        elif key == "spn_opt" and value is not None:
+            check_spn(value)
         elif key.endswith("_opt") and isinstance(value, Mapping) and "type" in value:
             _check_loss(value, f"train.{key}")
     for name, value in (train.get("extra_losses") or {}).items():

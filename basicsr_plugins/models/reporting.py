@@ -31,6 +31,8 @@ class Reporting:
             network.train(self.is_train)
         extra, text = self.summarise(records, dataset_name)
         self.metric_results = {**average_metrics(records), **extra}
+        if self.is_train and self.spn and dataset_name == self._first_validated():
+            self.spn.after_validation(self.metric_results)
         self._leave_no_image_behind()
         self.results[dataset_name] = dict(self.metric_results)
         improved = self._remember_best(dataset_name, current_iter)
@@ -38,6 +40,9 @@ class Reporting:
             self._report(dataset_name, current_iter, tb_logger, text, len(records))
             if self.is_train and self.settings.save_best:
                 self.save_best(dataset_name, improved)
+
+    def _first_validated(self) -> str:
+        return next(options["name"] for phase, options in self.opt["datasets"].items() if phase != "train")
 
     def _leave_no_image_behind(self) -> None:
         for key in ("lq", "gt", "output", *self.batch_keys):

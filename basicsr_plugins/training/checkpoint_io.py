@@ -78,7 +78,7 @@ def read_checkpoint(path: str | Path) -> Any:
     """Read a ``.pth``, ``.state``, ``.ckpt`` ... or ``.safetensors`` file onto the CPU without running code from it.
 
     Raises:
-        CheckpointError: There is no such file, it is truncated, or it holds other objects than tensors and plain values.
+        CheckpointError: No such file; it is truncated; or it holds other objects than tensors and plain values.
         DependencyError: The package safetensors is missing.
     """
     path = Path(path).expanduser()
