@@ -46,6 +46,7 @@ def test_a_real_runner_trains_with_it(tmp_path):
             self.negatives = MODELS.build({"model": self.net, **negatives})
 
         def forward(self, lq, gt, mode="tensor"):
+            lq, gt = torch.stack(lq), torch.stack(gt)  # MMEngine's default collation keeps lists
             out = self.net(lq)
             if mode != "loss":
                 return out
@@ -85,7 +86,7 @@ def test_a_real_runner_trains_with_it(tmp_path):
     assert runner.message_hub.get_scalar("train/loss_spn").current() < 0
     # the negatives travel in the checkpoint
     saved = torch.load(tmp_path / "iter_6.pth", weights_only=False)["state_dict"]
-    assert saved["negatives._extra_state"]["iteration"] == 6
+    assert saved["negatives._extra_state"][0] == 6
     assert "negatives.models.0.module.weight" in saved
 
 

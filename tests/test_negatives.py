@@ -209,7 +209,7 @@ def test_state_resumes_bit_identically():
         chosen.append(picks)
     assert chosen[0] == chosen[1]
     for one, other in zip(negatives.state_dict().values(), resumed.state_dict().values()):
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+        assert torch.equal(one, other)
 
 
 def test_state_is_safe_to_load(tmp_path):
