@@ -15,7 +15,7 @@ from basicsr_plugins import registration
 from basicsr_plugins.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.options import check_call, parse
 from basicsr_plugins.training.random_state import preserved_random_state
-from basicsr_plugins.training.settings import LoggerSettings, PathSettings, ValSettings
+from basicsr_plugins.training.settings import LoggerSettings, PathSettings
 
 __all__ = ["check_options"]
 
@@ -56,9 +56,12 @@ def check_options(opt: Mapping[str, Any]) -> None:
 
 
 def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
+    sections: Mapping[str, type] = getattr(model, "sections", {})  # what a recipe has beside the stock sections
     for key in opt:
-        if key not in TOP_LEVEL and not key.startswith("network_"):
-            raise OptionError(f"{key}: {one_of(key, [*TOP_LEVEL[:14], *_networks_of(model)], 'option')}")
+        if key not in TOP_LEVEL and key not in sections and not key.startswith("network_"):
+            raise OptionError(f"{key}: {one_of(key, [*TOP_LEVEL[:14], *sections, *_networks_of(model)], 'option')}")
+    for key, schema in sections.items():
+        parse(schema, opt.get(key) or {}, key)
     networks = _networks_of(model)
     for key in opt:
         if key.startswith("network_") and key not in networks:
@@ -67,7 +70,7 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
         parse(model.Settings, opt.get("train") or {}, "train")
         parse(LoggerSettings, opt.get("logger") or {}, "logger")
         _check_training_parts(opt["train"], model)
-    parse(ValSettings, opt.get("val") or {}, "val")
+    parse(model.ValSettings, opt.get("val") or {}, "val")
     _check_metrics((opt.get("val") or {}).get("metrics") or {})
     per_network = [
         f"{prefix}{name}"

@@ -14,6 +14,9 @@ __all__ = ["Reporting"]
 class Reporting:
     """Validation in stock's interface; every rank takes its share."""
 
+    #: The names, among what ``summarise`` returns, for which a lower value is better.
+    lower_is_better: frozenset[str] = frozenset()
+
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Validate over all ranks."""
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
@@ -51,7 +54,7 @@ class Reporting:
         improved = []
         for name, value in self.metric_results.items():
             options = (self.val_settings.metrics or {}).get(name, {})
-            lower = metric_is_lower_better(options) if options else False
+            lower = metric_is_lower_better(options) if options else name in self.lower_is_better
             old = best.get(name)
             if old is None or (value <= old["val"] if lower else value >= old["val"]):
                 best[name] = {"better": "lower" if lower else "higher", "val": value, "iter": current_iter}

@@ -61,6 +61,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
     """
 
     Settings: ClassVar[type[TrainSettings]] = TrainSettings
+    ValSettings: ClassVar[type[ValSettings]] = ValSettings
     network_names: ClassVar[tuple[str, ...]] = ("g",)
     #: What ``train.spn_opt`` adds, where it is set.
     spn: Optional[SPN] = None
@@ -73,7 +74,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
                 f"--nproc_per_node={opt['num_gpu']} ... --launcher pytorch), or use num_gpu: 1."
             )
         self.settings = parse(self.Settings, opt["train"], "train") if self.is_train else None
-        self.val_settings = parse(ValSettings, opt.get("val") or {}, "val")
+        self.val_settings = parse(self.ValSettings, opt.get("val") or {}, "val")
         self.scale = opt.get("scale", 1)
         self.results: dict[str, dict[str, float]] = {}
         self.networks: dict[str, nn.Module] = {}

@@ -12,7 +12,14 @@ from tqdm import tqdm
 from basicsr_plugins import stock
 from basicsr_plugins.training import distributed
 
-__all__ = ["average_metrics", "format_table", "metric_is_lower_better", "validate"]
+__all__ = [
+    "average_metrics",
+    "format_table",
+    "images_of",
+    "measure_image",
+    "metric_is_lower_better",
+    "validate",
+]
 
 
 def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bool) -> list[dict[str, Any]]:
@@ -40,11 +47,11 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
         model.feed_data(data)
         model.test()
         record = {"index": index, "name": _name(data), "metrics": {}, **model.judge()}
-        images = _images(model)
+        images = images_of(model)
         if saver:
             saver.save(images["img"], record["name"], index)
         for name, options in (model.val_settings.metrics or {}).items():
-            value = _measure(images, options)
+            value = measure_image(images, options)
             if value is not None:
                 record["metrics"][name] = value
         records.append(record)
@@ -67,7 +74,7 @@ def metric_is_lower_better(options: dict[str, Any]) -> bool:
         return options["better"] == "lower"
     from basicsr.utils.registry import METRIC_REGISTRY
 
-    known = dict(METRIC_REGISTRY)
+    known = dict(iter(METRIC_REGISTRY))
     return getattr(known.get(options.get("type")), "higher_is_better", True) is False
 
 
@@ -116,7 +123,7 @@ def _name(data: dict[str, Any]) -> str:
     return osp.splitext(osp.basename(path))[0]
 
 
-def _images(model: Any) -> dict[str, Any]:
+def images_of(model: Any) -> dict[str, Any]:
     """Return uint8 BGR images under the names that stock's metrics use, and the input as ``img_lq``."""
     from basicsr.utils import tensor2img
 
@@ -127,12 +134,12 @@ def _images(model: Any) -> dict[str, Any]:
     return images
 
 
-def _measure(images: dict[str, Any], options: dict[str, Any]) -> float | None:
+def measure_image(images: dict[str, Any], options: dict[str, Any]) -> float | None:
     """Return one metric of one image, or None where it needs a clean image and there is none."""
     from basicsr.metrics import calculate_metric
     from basicsr.utils.registry import METRIC_REGISTRY
 
-    metric = dict(METRIC_REGISTRY).get(options["type"])
+    metric = dict(iter(METRIC_REGISTRY)).get(options["type"])
     parameters = inspect.signature(metric).parameters if metric else {}
     given = {name: image for name, image in images.items() if name in parameters or name == "img"}
     if metric is None:
