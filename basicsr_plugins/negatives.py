@@ -290,9 +290,11 @@ def check_negatives(
     negatives_per_step: Optional[int] = None,
     selection: str = "cycle",
     precision: Optional[str] = None,
-    seed: int = 0,
+    **_: Any,
 ) -> tuple[list[int], list[float]]:
     """Check the arguments of ``NegativeModels`` and return the step and the decay of each negative.
+
+    Arguments whose type says everything (``seed``, ``channels_last``) pass through.
 
     Raises:
         OptionError: The first thing that is wrong.
