@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from os import path as osp
 from typing import Any
 
@@ -48,6 +49,8 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
         model.test()
         record = {"index": index, "name": _name(data), "metrics": {}, **model.judge()}
         images = images_of(model)
+        if "rain_mask" in data:
+            images["rain_mask"] = data["rain_mask"][0, 0].cpu().numpy()
         if saver:
             saver.save(images["img"], record["name"], index)
         for name, options in (model.val_settings.metrics or {}).items():
@@ -148,4 +151,5 @@ def measure_image(images: dict[str, Any], options: dict[str, Any]) -> float | No
     needed = [n for n, p in parameters.items() if p.default is p.empty and n in ("img2", "img_lq") and n not in given]
     if needed:
         return None
-    return float(calculate_metric(given, {key: value for key, value in options.items() if key != "better"}))
+    value = float(calculate_metric(given, {key: value for key, value in options.items() if key != "better"}))
+    return None if math.isnan(value) else value  # a metric's way to pass over an image
