@@ -1,4 +1,4 @@
-"""``train.spn_opt`` in the recipes: what it adds, to which networks, in which precision, over a resume, on two ranks."""
+"""``train.spn_opt`` in the recipes: what it adds, to which networks, in which precision, over a resume, on ranks."""
 
 from __future__ import annotations
 
@@ -74,6 +74,8 @@ def weights(network):
     "network",
     [EDSR, SWINIR, NAFNET, {"type": "Restormer", "preset": "tiny"}, {"type": "PromptIR", "preset": "tiny"},
      {"type": "FFANet", "preset": "tiny"}, {"type": "IDT", "preset": "tiny"},
+     {"type": "ABAIRNet", "preset": "tiny"}, {"type": "RestorationResNet", "num_feat": 4, "num_block": 1},
+     {"type": "UNet", "num_feat": 4, "num_level": 2},
      {"type": "DehazeFormer", "preset": "T", "depths": [1, 1, 1, 1, 1], "unit_range": True},
      {"type": "DCPTSwinIR", "img_size": 16, "embed_dim": 12, "depths": [2], "num_heads": [2]}],
     ids=lambda network: network["type"],
@@ -119,17 +121,60 @@ def test_the_step_is_reconstruction_minus_lambda_times_distance(tmp_path):
         torch.testing.assert_close(weights(model.spn.negatives.models[index].module), weights(negatives[index]))
 
 
-def test_every_restoration_recipe_takes_it(tmp_path):
-    plain = build(options(tmp_path, model="RestorationModel"))
-    assert "l_spn" in train(plain, 3)[-1]
-    dcpt = options(tmp_path, model="DCPTModel", optim_dc={"type": "SGD", "lr": 0.01})
-    dcpt["network_dc"] = {"type": "DegradationClassifier", "preset": "slim", "num_classes": 2}
-    model = build(dcpt)
-    for iteration in range(1, 4):
-        model.feed_data({**batch(iteration, size=64), "degradation": torch.tensor([0, 1])})
+def recipe(name, tmp_path):
+    """Options, and what its batches hold besides, of a recipe in miniature."""
+    sgd, opt = {"type": "SGD", "lr": 0.01}, None
+    if name == "DCPTModel":
+        opt = options(tmp_path, model=name, optim_dc=sgd)
+        opt["network_dc"] = {"type": "DegradationClassifier", "preset": "slim", "num_classes": 2}
+        return opt, {"degradation": torch.tensor([0, 1])}
+    if name == "ABAIRPretrainModel":
+        opt = options(tmp_path, model=name, optim_s=sgd)
+        opt["network_s"] = {"type": "SegmentationHead", "num_classes": 2}
+        return opt, {"degradation_map": torch.zeros(2, 64, 64, dtype=torch.int64)}
+    if name == "AdapterModel":
+        base = options(tmp_path)
+        torch.save({"params": build(base).net_g.state_dict()}, tmp_path / "base.pth")
+        opt = options(tmp_path, model=name)
+        opt["path"]["pretrain_network_g"] = str(tmp_path / "base.pth")
+        opt["adapter"] = {"name": "rain", "peft_opt": {"peft_type": "LORA", "r": 2}}
+        return opt, {}
+    return options(tmp_path, model=name), {}
+
+
+@pytest.mark.parametrize("name", ["RestorationModel", "DCPTModel", "ABAIRPretrainModel", "AdapterModel"])
+def test_every_restoration_recipe_takes_it(name, tmp_path):
+    opt, extra = recipe(name, tmp_path)
+    model = build(opt)
+    for iteration in range(1, 5):
+        model.feed_data({**batch(iteration, size=64), **extra})
         model.optimize_parameters(iteration)
     log = model.get_current_log()
-    assert {"l_pix", "l_spn", "l_cls"} <= set(log)
+    assert {"l_pix", "l_spn", "spn_distance"} <= set(log)
+    assert log["l_spn"] < 0
+
+
+def test_a_recipe_that_does_not_train_net_g_refuses_it(tmp_path):
+    opt = options(tmp_path, model="AdapterBlendModel")
+    opt["datasets"] = {}
+    opt["network_e"] = {"type": "DegradationEstimator", "num_classes": 2}
+    opt["blend"] = {"adapters": {"rain": "rain"}}
+    with pytest.raises(OptionError, match=r"train\.spn_opt: AdapterBlendModel does not train net_g"):
+        check_options(opt)
+
+
+def test_negatives_see_what_the_network_saw(tmp_path):
+    """DCPT draws the clean image from the clean image; its negatives must too."""
+    opt, extra = recipe("DCPTModel", tmp_path)
+    model = build(opt)
+    seen = []
+    for iteration in range(1, 4):
+        data = {**batch(iteration, size=64), **extra}
+        handle = model.spn.negatives.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        model.feed_data(data)
+        model.optimize_parameters(iteration)
+        handle.remove()
+    assert torch.equal(seen[-1], data["gt"])
 
 
 def test_without_the_option_nothing_is_added(tmp_path):
