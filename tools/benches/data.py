@@ -1,8 +1,9 @@
 """Throughput of degradations and of the data sets, on one core.
 
 Each degradation takes turns with albumentations' and kornia's of the same kind and parameters, in one process, on the
-same 128 x 128 float32 crop. kornia runs twice: one crop a call, as a loader has them, and in batches of 16, charged per
-image. Times are of the process, not of the wall, because other programs may share the machine. The recipe of five degradations reads
+same 128 x 128 float32 crop. kornia runs twice: one crop a call, as a loader has them, and in batches of 16, charged
+per image. Times are of the process, not of the wall: other programs may share the machine. The recipe of five
+degradations reads
 2040 x 1356 PNG files, once decoding for every crop and once from the RAM cache.
 
     python tools/bench.py data                      # what is installed of the two libraries
