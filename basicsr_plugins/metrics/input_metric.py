@@ -59,5 +59,7 @@ def calculate_input_ssim(
 
 def _needed(img_lq: Optional[np.ndarray]) -> np.ndarray:
     if img_lq is None:
-        raise DataError("calculate_input_*: the model does not hand over its input; use one of basicsr_plugins' models.")
+        raise DataError(
+            "calculate_input_*: the model does not hand over its input; use one of basicsr_plugins' models."
+        )
     return img_lq

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 
 import pytest
-from conftest import ROOT, Environment, copy_source, environment
+from environments import ROOT, Environment, copy_source, environment
 
 pytestmark = pytest.mark.integration
 STARTUP = {"basicsr_plugins.pth", "basicsr_plugins.start", "_basicsr_plugins_bootstrap.py"}
@@ -99,7 +99,8 @@ def test_uninstall_leaves_nothing(tmp_path, wheel):
 def test_autoload_can_be_switched_off(installed):
     code = "import basicsr.utils.registry"  # BasicSR 1.4.2 itself does not import on current torchvision without us
     done = installed.run(
-        "-c", f"import sys\ntry:\n    {code}\nexcept ModuleNotFoundError: pass\nprint('basicsr_plugins' in sys.modules)",
+        "-c",
+        f"import sys\ntry:\n    {code}\nexcept ModuleNotFoundError: pass\nprint('basicsr_plugins' in sys.modules)",
         BASICSR_PLUGINS_AUTOLOAD="0",
     )  # fmt: skip
     assert done.stdout.split()[-1] == "False"
@@ -141,7 +142,8 @@ def test_an_existing_name_stays_and_ours_is_renamed(installed, stock_basicsr, tm
     checkout = tmp_path / "BasicSR"
     shutil.copytree(stock_basicsr, checkout)
     (checkout / "basicsr" / "archs" / "mine_arch.py").write_text(
-        "from basicsr.utils.registry import ARCH_REGISTRY\n\n\n@ARCH_REGISTRY.register()\nclass Restormer:\n    mine = True\n"
+        "from basicsr.utils.registry import ARCH_REGISTRY\n\n\n"
+        "@ARCH_REGISTRY.register()\nclass Restormer:\n    mine = True\n"
     )
     code = (
         "import basicsr\nfrom basicsr.utils.registry import ARCH_REGISTRY as r\n"
