@@ -180,9 +180,8 @@ def _recipe(samples: int, size: int) -> dict[str, float]:
                 rates[cache].append(count / (time.process_time() - started))
     result = {cache: statistics.median(values) for cache, values in rates.items()}
     result["ratio"] = result["ram"] / result["none"]
-    print(
-        f"recipe, crops per second: {result['none']:.1f} decoding, {result['ram']:.1f} from RAM: {result['ratio']:.1f} x"
-    )
+    print(f"recipe, crops per second: {result['none']:.1f} decoding, {result['ram']:.1f} from RAM", end=" ")
+    print(f"({result['ratio']:.1f} x)")
     return result
 
 
