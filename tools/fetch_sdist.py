@@ -27,7 +27,7 @@ def index_url() -> str:
 
 def read(url: str) -> bytes:
     """Return what an address holds."""
-    with urllib.request.urlopen(url, timeout=180) as answer:  # noqa: S310 - the index that pip uses
+    with urllib.request.urlopen(url, timeout=180) as answer:
         return answer.read()
 
 
