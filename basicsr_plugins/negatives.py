@@ -149,6 +149,11 @@ class NegativeModels(nn.Module):
             context = torch.autocast(image.device.type, dtype=kind, enabled=kind is not None)
         with torch.inference_mode(), context:
             outputs = [self.models[index](*inputs, **named) for index in self.chosen]
+        if not isinstance(outputs[0], Tensor):
+            raise OptionError(
+                f"NegativeModels needs a network that returns one tensor, {type(self.models[0].module).__name__} "
+                f"returns a {type(outputs[0]).__name__}. Wrap it in a module that returns its image."
+            )
         return torch.stack(outputs).to(image.dtype)  # outside, so that the result is an ordinary tensor
 
     @torch.no_grad()
