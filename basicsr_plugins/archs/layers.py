@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["ChannelLayerNorm", "DropPath", "Stage", "init_conv_normal"]
+__all__ = ["ChannelLayerNorm", "DropPath", "Stage", "at_least_float32", "init_conv_normal"]
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Return half precision as float32 and anything else as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class ChannelLayerNorm(nn.Module):
@@ -35,7 +40,7 @@ class ChannelLayerNorm(nn.Module):
             tokens = F.layer_norm(tokens, self.weight.shape, self.weight, self.bias, self.eps)
         else:
             # two means: several times faster than torch.var, whose running update does not vectorise over channels
-            exact = tokens.float()
+            exact = at_least_float32(tokens)
             variance = (exact - exact.mean(dim=-1, keepdim=True)).square().mean(dim=-1, keepdim=True)
             tokens = (exact * torch.rsqrt(variance + self.eps) * self.weight).to(x.dtype)
         return tokens.permute(0, 3, 1, 2)

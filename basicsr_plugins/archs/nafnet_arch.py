@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs.convolutions import fast_format, pointwise, pointwise_parts, pointwise_then_depthwise
-from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage
+from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
 from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.errors import OptionError
@@ -231,7 +231,7 @@ class LocalAvgPool2d(nn.Module):
         if kh == h and kw == w:
             return mean
         # running sums of the deviations stay small, so that large images keep their precision in float32
-        boxes = _sliding_sum(_sliding_sum((x - mean).float(), kw, -1), kh, -2) / (kh * kw)
+        boxes = _sliding_sum(_sliding_sum(at_least_float32(x - mean), kw, -1), kh, -2) / (kh * kw)
         top, left = (kh - 1) // 2, (kw - 1) // 2
         boxes = F.pad(boxes, (left, kw - 1 - left, top, kh - 1 - top), mode="replicate")
         return boxes.to(x.dtype) + mean

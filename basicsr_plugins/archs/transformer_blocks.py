@@ -19,7 +19,7 @@ from basicsr_plugins.archs.convolutions import (
     pointwise_then_depthwise,
     splits_early,
 )
-from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage
+from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
 from basicsr_plugins.errors import OptionError
 
 __all__ = [
@@ -79,7 +79,7 @@ def channel_similarity(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Te
         q, k = F.normalize(q.float(), dim=-1).half(), F.normalize(k.float(), dim=-1).half()
         return (q.unflatten(1, (heads, -1)) @ k.unflatten(1, (heads, -1)).transpose(-2, -1)).float()
     # clamped before the root, which has no gradient at 0
-    q_norm, k_norm = ((x * x).sum(-1, dtype=torch.float32).clamp_min(1e-24).sqrt() for x in (q, k))
+    q_norm, k_norm = (at_least_float32((x * x).sum(-1)).clamp_min(1e-24).sqrt() for x in (q, k))
     similarity = q.unflatten(1, (heads, -1)) @ k.unflatten(1, (heads, -1)).transpose(-2, -1)
     norms = q_norm.unflatten(1, (heads, -1, 1)) * k_norm.unflatten(1, (heads, 1, -1))
     return similarity / norms

@@ -81,11 +81,18 @@ def test_the_memory_format_of_the_input_does_not_matter(name):
 
 
 def test_gradients_reach_every_parameter_that_is_used(name):
-    network = build(name).train()
+    kwargs = {"drop_path_rate": 0.0} if name == "IDT" else {}
+    network = build(name, **kwargs).train()
     size = 64 if name == "IDT" else 40
     network(torch.rand(2, 3, size, size)).square().mean().backward()
     without = {key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()}
-    assert without == set()
+    if name == "IDT":
+        # squares of 64 leave one patch to these two cross blocks: there is nothing to attend to but itself
+        alone = ("encoderlayer_3.blocks.2.attn.", "decoderlayer_0.blocks.1.attn.")
+        logits = ("relative_position_bias_table", "qkv.to_q.weight", "qkv.to_q.bias")
+        assert without == {block + key for block in alone for key in logits}
+    else:
+        assert without == set()
 
 
 def test_the_unused_parameters_of_promptir_are_listed_and_take_no_gradient():
@@ -154,19 +161,19 @@ def test_compile_with_inductor():
 
     if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
         pytest.skip("torch.compile needs a C++ compiler")
-    network = build("Restormer").train()
-    x = torch.rand(1, 3, 16, 16)
+    block = build("Restormer").latent[0].train()
+    x = torch.rand(1, 64, 8, 8)
     try:
-        out = torch.compile(network, fullgraph=True)(x)
+        out = torch.compile(block, fullgraph=True)(x)
         out.square().mean().backward()
     finally:
         torch._dynamo.reset()
-    grads = [value.grad.clone() for value in network.parameters()]
-    network.zero_grad()
-    expected = network(x)
+    grads = [value.grad.clone() for value in block.parameters()]
+    block.zero_grad()
+    expected = block(x)
     expected.square().mean().backward()
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
-    for ours, theirs in zip(grads, (value.grad for value in network.parameters())):
+    for ours, theirs in zip(grads, (value.grad for value in block.parameters())):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
 
 

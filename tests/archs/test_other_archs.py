@@ -98,7 +98,7 @@ def slow_local_mean(x, kh, kw):
 def test_local_pooling_equals_the_loop(kernel):
     x = torch.rand(2, 3, 9, 12, dtype=torch.float64)
     found = LocalAvgPool2d(kernel)(x).expand_as(x)
-    torch.testing.assert_close(found, slow_local_mean(x, *kernel), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found, slow_local_mean(x, *kernel))
 
 
 def test_local_pooling_keeps_its_precision_on_large_maps():
@@ -111,13 +111,13 @@ def test_local_pooling_keeps_its_precision_on_large_maps():
 
 def test_local_network_equals_the_plain_one_up_to_its_window():
     settings = {"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}
-    local = randomise(NAFNetLocal(**settings, train_size=[1, 3, 32, 32]))
-    plain = NAFNet(**settings).eval()
+    local = randomise(NAFNetLocal(**settings, train_size=[1, 3, 32, 32])).double()
+    plain = NAFNet(**settings).double()
     plain.load_state_dict(local.state_dict())
-    small, large = torch.rand(1, 3, 48, 48), torch.rand(1, 3, 52, 48)
+    small, large = (torch.rand(1, 3, side, 48, dtype=torch.float64) for side in (48, 52))
     with torch.no_grad():
-        torch.testing.assert_close(local(small), plain(small), atol=1e-5, rtol=1e-4)
-        assert (local(large) - plain(large)).abs().max() > 1e-3
+        torch.testing.assert_close(local(small), plain(small))
+        assert (local(large) - plain(large)).abs().max() > 1e-6
 
 
 def test_local_kernels_follow_the_padded_training_size():
@@ -225,7 +225,7 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
     drop = DropPath(0.25)
     torch.manual_seed(0)
     out = drop(torch.ones(4000, 3))
-    assert set(out.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    torch.testing.assert_close(out.unique(), torch.tensor([0.0, 4 / 3]))
     assert (out.std(dim=1) == 0).all()
     assert out.mean() == pytest.approx(1, abs=0.05)
     assert torch.equal(drop.eval()(torch.ones(2, 3)), torch.ones(2, 3))
