@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable, Literal, TypeVar, Union
@@ -26,6 +27,7 @@ __all__ = ["check_call", "check_value", "fraction", "non_negative", "option", "p
 
 Schema = TypeVar("Schema")
 _REQUIRED = dataclasses.MISSING
+_YAML_TYPES = (bool, int, float, str, list, dict)
 
 
 def option(
@@ -173,10 +175,16 @@ def to_type(value: Any, annotation: Any) -> tuple[Any, str]:
         return _fit_sequence(value, container, arguments)
     if (inspect.isclass(container) and issubclass(container, dict)) or _is_abstract(container, "Mapping"):
         return _fit_mapping(value, arguments)
-    if inspect.isclass(container) and container.__module__ != "builtins":
-        # an object that only a Python caller can give (a module, a callable): not ours to judge
-        return value, ""
+    if inspect.isclass(container) and isinstance(value, _YAML_TYPES) and not _takes(container, value):
+        return value, f"a {container.__name__}"  # an object that only a Python caller can give
     return value, ""
+
+
+def _takes(container: type, value: Any) -> bool:
+    try:
+        return isinstance(value, container) or (isinstance(value, str) and issubclass(container, os.PathLike))
+    except TypeError:  # a protocol that cannot be asked
+        return True
 
 
 def _fit_union(value: Any, choices: tuple[Any, ...]) -> tuple[Any, str]:

@@ -81,7 +81,7 @@ def lookup(kind: str, name: str, where: str = "") -> Any:
     """
     registry = _registries.get(kind)
     if registry is not None:
-        known = dict(registry)
+        known = dict(iter(registry))
         for candidate in (name, f"{name}_basicsr"):  # BasicSR itself tries the second one too
             if candidate in known:
                 return known[candidate]
@@ -127,7 +127,7 @@ def _hand_over(kind: str, name: str, thing: Any) -> None:
     registry = _registries.get(kind)
     if registry is None:  # a kind of our own
         return
-    taken = dict(registry).get(name)
+    taken = dict(iter(registry)).get(name)
     if taken is thing or name in _renamed[kind]:
         return
     if taken is not None:
@@ -138,6 +138,6 @@ def _hand_over(kind: str, name: str, thing: Any) -> None:
             kind, name, getattr(taken, "__module__", "?"), thing.__module__, ours,
         )  # fmt: skip
         name = ours
-        if dict(registry).get(name) is not None:
+        if dict(iter(registry)).get(name) is not None:
             return
     registry._do_register(name, thing)

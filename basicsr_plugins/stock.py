@@ -38,6 +38,7 @@ def registries() -> dict[str, Any]:
     bootstrap.install_compat()
     try:
         importlib.import_module(bootstrap.SIGNAL)
+        bootstrap.withdraw_stand_in()
         registry = importlib.import_module("basicsr.utils.registry")
         return {
             name.split("_")[0].lower(): getattr(registry, name)
@@ -47,9 +48,9 @@ def registries() -> dict[str, Any]:
         if error.name and error.name.split(".")[0] == "basicsr":
             found = getattr(sys.modules.get("basicsr"), "__file__", None) or "nothing"
             raise DependencyError(
-                f"BasicSR with registries cannot be imported (no module {error.name!r}; 'basicsr' is {found}). Install it "
-                "(pip install --no-build-isolation basicsr) or put a checkout on PYTHONPATH. Forks that only share the "
-                "name have no registries and cannot be extended."
+                f"BasicSR with registries cannot be imported (no module {error.name!r}; basicsr is {found}). Install "
+                "it (pip install --no-build-isolation basicsr) or put a checkout on PYTHONPATH. Forks that only share "
+                "the name have no registries and cannot be extended."
             ) from error
         raise DependencyError(f"BasicSR does not import: {error}. Install the package that it misses.") from error
     except (ImportError, AttributeError) as error:
@@ -81,7 +82,7 @@ def current_sampler() -> Any:
 
 def skip_samples(count: int) -> None:
     """Let the next epoch of the training sampler begin after its first ``count`` samples (exact resume)."""
-    global _samples_to_skip  # noqa: PLW0603 - stock's loop offers no object that the sampler and the model share
+    global _samples_to_skip
     _samples_to_skip = count
 
 
@@ -120,7 +121,7 @@ def _mend_sampler() -> None:
 
     @functools.wraps(stock_set_epoch)
     def set_epoch(self: Any, epoch: int) -> None:
-        global _current_sampler, _samples_to_skip  # noqa: PLW0603
+        global _current_sampler, _samples_to_skip
         stock_set_epoch(self, epoch)
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)

@@ -11,7 +11,7 @@ imported (all five registries are complete by then) the first one calls ``basics
 
 import sys
 
-__all__ = ["install", "install_compat"]
+__all__ = ["install", "install_compat", "withdraw_stand_in"]
 
 #: The import that, once finished, means that BasicSR's registries are complete.
 SIGNAL = "basicsr.models"
@@ -133,16 +133,20 @@ def _installed(role):
     return any(getattr(finder, "basicsr_plugins_role", None) == role for finder in sys.meta_path)
 
 
-def _register():
-    import os
-
+def withdraw_stand_in():
+    """Take the stand-in away again: BasicSR holds what it wanted, and nobody else shall see it."""
     stand_in = sys.modules.get(REMOVED)
     if isinstance(getattr(getattr(stand_in, "__spec__", None), "loader", None), CompatLoader):
-        # BasicSR holds what it wanted; nobody else shall see a module that torchvision does not have
         del sys.modules[REMOVED]
         parent = sys.modules.get("torchvision.transforms")
         if getattr(parent, "functional_tensor", None) is stand_in:
             del parent.functional_tensor
+
+
+def _register():
+    import os
+
+    withdraw_stand_in()
     registry = sys.modules.get("basicsr.utils.registry")
     if not all(hasattr(registry, name) for name in REGISTRIES):
         return  # a fork that only shares the name: none of our business

@@ -1,0 +1,255 @@
+"""Several data sets as one: label by child, mixed by ratio."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Optional, Union
+
+import numpy as np
+import torch
+from torch.utils import data
+
+from basicsr_plugins.data.files import need_folder
+from basicsr_plugins.data.loader_options import LoaderOptions, parse_dataset
+from basicsr_plugins.data.seeding import SampleSeeds
+from basicsr_plugins.errors import DataError, OptionError, PluginError
+from basicsr_plugins.options import option, positive
+from basicsr_plugins.registration import lookup, provides
+
+__all__ = ["AllInOneDataset", "plan_children"]
+
+#: Options that children without them take from their parent.
+_INHERITED = ("gt_size", "use_hflip", "use_rot", "mean", "std")
+
+
+@dataclass
+class _Child:
+    """One child: its class, its options, and how it takes part."""
+
+    kind: Any
+    opt: dict[str, Any]
+    where: str
+    ratio: float
+    label: int
+    labels: int
+
+
+@provides("dataset")
+class AllInOneDataset(data.Dataset):
+    """Mix several data sets of any registered type, ours or BasicSR's; the label says which one a sample is from.
+
+    The children's samples keep ``lq``, ``gt`` and the paths and get ``degradation``. A child takes ``len x ratio``
+    places per epoch; with ``balance`` each takes as many as the largest. Children of stock BasicSR, which draw from the
+    global generators, are seeded per sample too, so they do not repeat their crops from epoch to epoch.
+
+    Args:
+        opt: The section of the option file; fields in ``AllInOneDataset.Options``.
+
+    Raises:
+        OptionError: A wrong option of it or of a child, with its YAML path.
+        DataError: A child's files are missing.
+
+    Example::
+
+        train:
+          name: three_tasks
+          type: AllInOneDataset
+          gt_size: 128
+          children:
+            - {type: PairedImageDataset, dataroot_lq: rain/input, dataroot_gt: rain/target, ratio: 5}    # label 0
+            - {type: DegradationDataset, dataroot_gt: WED, degradations: [GaussianNoise, JPEG]}          # labels 1, 2
+            - {type: PairedImageDataset, dataroot_lq: lol/low, dataroot_gt: lol/high, ratio: 60, label: 3}
+    """
+
+    takes_virtual_index = True
+
+    @dataclass
+    class Options(LoaderOptions):
+        """Options of AllInOneDataset."""
+
+        REQUIRED: ClassVar[tuple[str, ...]] = ("children",)
+
+        children: Union[list[Any], dict[str, Any], None] = option(
+            None, "list (or mapping by name) of data sets, each with 'ratio' and 'label' besides its own options"
+        )
+        balance: bool = option(False, "every child takes as many places as the largest; their ratios are not used")
+        gt_size: Optional[int] = option(None, "handed to the children", check=positive)
+        use_hflip: Optional[bool] = option(None, "handed to the children")
+        use_rot: Optional[bool] = option(None, "handed to the children")
+        mean: Optional[list[float]] = option(None, "handed to the children")
+        std: Optional[list[float]] = option(None, "handed to the children")
+        io_backend: Optional[dict[str, Any]] = option(None, "handed to stock children; {type: disk} if left out")
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.options, where = parse_dataset(self.Options, opt, None)
+        self.opt = {**opt, "name": opt.get("name", "all_in_one")}
+        self._plan = plan_children(self.options, where)
+        self.datasets = [_build(child) for child in self._plan]
+        self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
+        for position, child in enumerate(self.datasets):
+            if isinstance(getattr(child, "seeds", None), SampleSeeds):
+                child.seeds.adopt(self.seeds, position)
+        self.num_degradations = max(child.label + child.labels for child in self._plan)
+        self.lengths = self._places(where)
+        self._ends = np.cumsum(self.lengths)
+
+    @classmethod
+    def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
+        """Check the options and those of every child, and the children's folders and images.
+
+        Raises:
+            OptionError: A wrong option.
+            DataError: A missing, empty or broken folder.
+        """
+        options, where = parse_dataset(cls.Options, opt, where)
+        for child in plan_children(options, where):
+            if hasattr(child.kind, "check_options"):
+                child.kind.check_options(child.opt, child.where)
+                continue
+            for key, value in child.opt.items():
+                if key.startswith("dataroot") and isinstance(value, str):
+                    need_folder(value, f"{child.where}.{key}")
+
+    @classmethod
+    def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
+        """Return how many labels the data set can return: the largest one plus one."""
+        options, where = parse_dataset(cls.Options, opt, where)
+        return max(child.label + child.labels for child in plan_children(options, where))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next samples, for every child too."""
+        self.seeds.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        length = len(self)
+        if index < 0 or (index >= length and self.options.phase != "train"):
+            raise IndexError(f"sample {index} of {length}")
+        self.seeds.count(length)
+        repetition, place = divmod(index, length)
+        number = int(np.searchsorted(self._ends, place, side="right"))
+        dataset, places = self.datasets[number], self.lengths[number]
+        inner = place - int(self._ends[number]) + places + repetition * places
+        if places % len(dataset):
+            # a part of the child: another part in every epoch
+            inner += self.seeds.epoch % len(dataset) * places
+        if getattr(dataset, "takes_virtual_index", False) and self.options.phase == "train":
+            sample = dataset[inner]
+        elif isinstance(getattr(dataset, "seeds", None), SampleSeeds):
+            sample = dataset[inner % len(dataset)]
+        else:
+            with _seeded_globals(self.seeds.generator(index)):
+                sample = dataset[inner % len(dataset)]
+        return self._labelled(sample, self._plan[number])
+
+    def _labelled(self, sample: dict[str, Any], child: _Child) -> dict[str, Any]:
+        # one batch needs the same keys from every child
+        label = child.label + int(sample.get("degradation", 0) if child.labels > 1 else 0)
+        result = {key: sample[key] for key in ("lq", "gt", "lq_path", "gt_path") if key in sample}
+        result["degradation"] = label
+        if self._returns_map:
+            labels = sample.get("degradation_map")
+            if labels is None or child.labels == 1:
+                labels = torch.zeros(sample["lq"].shape[-2:], dtype=torch.int64)
+            result["degradation_map"] = labels + child.label
+        return result
+
+    @property
+    def _returns_map(self) -> bool:
+        return any(getattr(dataset, "_returns_map", False) for dataset in self.datasets)
+
+    def _places(self, where: str) -> list[int]:
+        sizes = [len(dataset) for dataset in self.datasets]
+        if self.options.balance:
+            return [max(sizes)] * len(sizes)
+        return [max(1, round(size * child.ratio)) for size, child in zip(sizes, self._plan)]
+
+
+def plan_children(options: Any, where: str) -> list[_Child]:
+    """Return the children that the options describe, with labels, ratios and inherited options."""
+    given = options.children
+    named = list(given.items()) if isinstance(given, Mapping) else list(enumerate(given))
+    children, following = [], 0
+    for key, item in named:
+        here = f"{where}.children.{key}" if isinstance(given, Mapping) else f"{where}.children[{key}]"
+        if not isinstance(item, Mapping) or "type" not in item:
+            raise OptionError(f"{here}: expected the options of a data set, with its 'type', got {item!r}.")
+        own = dict(item)
+        ratio, label = own.pop("ratio", 1), own.pop("label", None)
+        if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or ratio <= 0:
+            raise OptionError(f"{here}.ratio: must be a number above 0, got {ratio!r}.")
+        if label is not None and (not isinstance(label, int) or isinstance(label, bool) or label < 0):
+            raise OptionError(f"{here}.label: expected a whole number of 0 or more, got {label!r}.")
+        kind = lookup("dataset", own["type"], f"{here}.type")
+        own = _inherit(own, options, kind, f"{options.name or 'all_in_one'}_{key}")
+        labels = kind.labels(own, here) if hasattr(kind, "labels") else 1
+        label = following if label is None else label
+        following = max(following, label + labels)
+        children.append(_Child(kind, own, here, float(ratio), label, labels))
+    crops = {child.opt.get("gt_size"): child.where for child in children}
+    if options.phase == "train" and len(crops) > 1:
+        listed = ", ".join(f"{size} ({where})" for size, where in crops.items())
+        raise OptionError(f"{where}: the children's gt_size differ, so no batch can be made: {listed}.")
+    return children
+
+
+def _inherit(own: dict[str, Any], options: Any, kind: Any, name: str) -> dict[str, Any]:
+    schema = getattr(kind, "Options", None)
+    known = set(schema.__dataclass_fields__) if schema is not None else None
+    own.setdefault("name", name)
+    own["phase"] = options.phase
+    for key in _INHERITED:
+        value = getattr(options, key)
+        if value is not None and key not in own and (known is None or key in known):
+            own[key] = value
+    if known is None:
+        # BasicSR sets or expects these at the top level only
+        for key, value in {"scale": 1, "io_backend": options.io_backend or {"type": "disk"}}.items():
+            own.setdefault(key, value)
+        own.setdefault("use_hflip", True)
+        own.setdefault("use_rot", True)
+        if options.phase == "train":
+            own.setdefault("gt_size", 128)
+    for key, value in own.items():
+        if key.startswith("dataroot") and isinstance(value, str):
+            own[key] = os.path.expanduser(value)
+    return own
+
+
+def _build(child: _Child) -> Any:
+    try:
+        return child.kind(_copy(child.opt))
+    except PluginError:
+        raise
+    except (AssertionError, KeyError, OSError, ValueError) as error:  # what stock data sets raise
+        raise DataError(f"{child.where}: {child.opt['type']} refuses its options: {error}") from error
+
+
+def _copy(opt: Mapping[str, Any]) -> dict[str, Any]:
+    # stock data sets pop from their io_backend
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in opt.items()}
+
+
+@contextlib.contextmanager
+def _seeded_globals(rng: np.random.Generator) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's global generators for one sample of a stock data set, then put them back."""
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    seed = int(rng.integers(1 << 32))
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's generator too
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(state)

@@ -1,0 +1,253 @@
+"""Clean images in, degraded pairs out: every degradation of ours, made on the fly from a seed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Optional
+
+import numpy as np
+import torch
+from torch.utils import data
+
+from basicsr_plugins.data.depth_maps import DepthMaps
+from basicsr_plugins.data.image_store import ImageStore, open_store
+from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
+from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
+from basicsr_plugins.data.ram_cache import cached
+from basicsr_plugins.data.seeding import SampleSeeds
+from basicsr_plugins.data.survey import Survey, store_samples
+from basicsr_plugins.degradations import Degradation, Degraded, build_degradation
+from basicsr_plugins.degradations.cutmix import CutMixOptions, degradation_cutmix
+from basicsr_plugins.degradations.rain_degradation import rain_mask
+from basicsr_plugins.errors import OptionError
+from basicsr_plugins.options import fraction, option, parse
+from basicsr_plugins.registration import provides
+
+__all__ = ["DegradationDataset", "open_clean"]
+
+
+@dataclass
+class _Entry:
+    """One entry of ``degradations``."""
+
+    degradation: Degradation
+    label: int
+    weight: float
+    name: str
+
+
+@provides("dataset")
+class DegradationDataset(data.Dataset):
+    """Pairs made on the fly from clean images.
+
+    Each sample is a dict: ``lq``, ``gt`` float32 ``(3, h, w)`` RGB in [0, 1], ``degradation`` (int label), ``lq_path``
+    and ``gt_path``; on request ``degradation_map`` (int64 ``(h, w)``), ``rain_mask`` (float32 ``(1, h, w)``), and
+    ``params`` (JSON text). All draws depend on seed, epoch and index alone; validation never changes.
+
+    Args:
+        opt: The section of the option file; fields in ``DegradationDataset.Options``.
+
+    Raises:
+        OptionError: A wrong option, with its YAML path.
+        DataError: A missing or empty folder.
+
+    Example::
+
+        train:
+          name: photos
+          type: DegradationDataset
+          dataroot_gt: datasets/photos/train
+          gt_size: 128
+          degradations:
+            - {type: Rain, preset: medium}       # label 0
+            - {type: GaussianNoise, sigma: 25}   # label 1
+            - Haze                               # label 2
+    """
+
+    #: BasicSR's sampler hands over indices beyond the length, so that repetitions within an epoch draw differently.
+    takes_virtual_index = True
+
+    @dataclass
+    class Options(PatchOptions):
+        """Options of DegradationDataset."""
+
+        REQUIRED: ClassVar[tuple[str, ...]] = ("dataroot_gt", "degradations")
+
+        dataroot_gt: Optional[str] = option(None, "folder (or lmdb) of the clean images")
+        meta_info_file: Optional[str] = option(None, "list of the files to use, relative to dataroot_gt")
+        recursive: bool = option(False, "look into sub-folders too")
+        dataroot_depth: Optional[str] = option(None, "folder of depth maps with the clean images' stems, for haze")
+        depth_far: Literal["white", "black"] = option("white", "which end of the depth maps is far away")
+        degradations: list[Any] = option([], "list of degradations, each a name or a mapping")
+        assign: Optional[Literal["random", "cycle", "all"]] = option(
+            None,
+            "which degradation a sample gets: drawn by weight (default in training), in turn, or every image with "
+            "every degradation (default in validation, n times as many samples)",
+        )
+        cutmix: Optional[dict[str, Any]] = option(None, "degradation CutMix: {probability: 0.5, alpha: 1, regions: 1}")
+        return_map: bool = option(False, "also return degradation_map")
+        return_mask: bool = option(False, "also return rain_mask")
+        return_params: bool = option(False, "also return params, as JSON text")
+        mask_threshold: float = option(10 / 255, "of rain_mask, on the rain layer as added", check=fraction)
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.options, where = parse_dataset(self.Options, opt, None)
+        self.opt = {**opt, "name": opt.get("name", "degradations")}
+        self.entries = _entries(self.options.degradations, where)
+        self.cutmix = _cutmix(self.options, self.entries, where)
+        self.store = cached(open_clean(self.options, where), self.options)
+        self.depth = DepthMaps.from_options(self.options, self.store, where)
+        self.num_degradations = max(entry.label for entry in self.entries) + 1
+        self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
+        weights = np.array([entry.weight for entry in self.entries], dtype=np.float64)
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    @classmethod
+    def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
+        """Check the options, the folder and the first ``verify`` images, without keeping any of them.
+
+        Raises:
+            OptionError: A wrong option.
+            DataError: A missing or empty folder; an image that is broken or smaller than the crop.
+        """
+        options, where = parse_dataset(cls.Options, opt, where)
+        _cutmix(options, _entries(options.degradations, where), where)
+        store = open_clean(options, where)
+        store.verify(f"{where}.dataroot_gt", None if options.pad_small else options.crop, options.verify)
+        DepthMaps.from_options(options, store, where)
+
+    @classmethod
+    def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
+        """Return the files, for ``basicsr-plugins data check``."""
+        options, where = parse_dataset(cls.Options, opt, where)
+        samples = store_samples(open_clean(options, where))
+        crop = None if options.pad_small else options.crop
+        return Survey(where, samples, options.expected_count, crop=crop)
+
+    @classmethod
+    def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
+        """Return how many labels the data set can return: the largest one plus one."""
+        options, where = parse_dataset(cls.Options, opt, where)
+        return max(entry.label for entry in _entries(options.degradations, where)) + 1
+
+    @property
+    def assign(self) -> str:
+        """Which degradation a sample gets: ``random``, ``cycle`` or ``all``."""
+        return self.options.assign or ("random" if self.options.phase == "train" else "all")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next samples."""
+        self.seeds.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.store) * (len(self.entries) if self.assign == "all" else 1)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        options, length = self.options, len(self)
+        if index < 0 or (index >= length and options.phase != "train"):
+            raise IndexError(f"sample {index} of {length}")
+        self.seeds.count(length)
+        rng = self.seeds.generator(index)
+        position, chosen = self._place(index % length, index, rng)
+        path = self.store.paths[position]
+        image = self.store.read(position)
+        patch = choose_patch(image.shape, options, rng, path)
+        gt = cut(image, patch)
+        depth = self.depth.read(position, image.shape[:2], patch) if self.depth is not None else None
+
+        entry = self.entries[chosen]
+        if self.cutmix is not None and rng.random() < self.cutmix.probability:
+            picked = self._unlike_the_one_before(chosen, self.cutmix.regions, rng)
+            result, label_map = degradation_cutmix(gt, [(e.degradation, e.label) for e in picked], rng, self.cutmix)
+            label = int(np.argmax(np.bincount(label_map.ravel(), minlength=self.num_degradations)))
+        else:
+            result, label = entry.degradation(gt, rng, depth=depth), entry.label
+            label_map = np.full(gt.shape[:2], label, dtype=np.int64) if self._returns_map else None
+
+        sample = {
+            "lq": as_tensor(result.image, options.mean, options.std),
+            "gt": as_tensor(gt, options.mean, options.std),
+            "degradation": label,
+            "lq_path": _lq_name(path, entry.name),
+            "gt_path": path,
+        }
+        return {**sample, **self._extras(result, label_map, gt.shape[:2])}
+
+    @property
+    def _returns_map(self) -> bool:
+        return self.options.return_map or self.cutmix is not None
+
+    def _extras(self, result: Degraded, label_map: np.ndarray | None, size: tuple[int, int]) -> dict[str, Any]:
+        extras: dict[str, Any] = {}
+        if label_map is not None:
+            extras["degradation_map"] = torch.from_numpy(label_map)
+        if self.options.return_mask:
+            layer = result.layers.get("rain", np.zeros(size, dtype=np.float32))
+            mask = rain_mask(layer, self.options.mask_threshold)
+            extras["rain_mask"] = torch.from_numpy(mask.astype(np.float32))[None]
+        if self.options.return_params:
+            extras["params"] = json.dumps(result.params)
+        return extras
+
+    def _place(self, position: int, index: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Return which image and which degradation a sample is made of."""
+        if self.assign == "all":
+            return divmod(position, len(self.entries))
+        if self.assign == "cycle":
+            # shifted with every pass, or an image would keep its degradation where their numbers share a factor
+            return position, (index + index // len(self.store) + self.seeds.epoch) % len(self.entries)
+        chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
+        return position, min(chosen, len(self.entries) - 1)
+
+    def _unlike_the_one_before(self, first: int, regions: int, rng: np.random.Generator) -> list[_Entry]:
+        chosen = [first]
+        for _ in range(regions):
+            step = 1 + int(rng.integers(len(self.entries) - 1))
+            chosen.append((chosen[-1] + step) % len(self.entries))
+        return [self.entries[position] for position in chosen]
+
+
+def _entries(given: list[Any], where: str) -> list[_Entry]:
+    entries = []
+    for position, item in enumerate(given):
+        here = f"{where}.degradations[{position}]"
+        own = dict(item) if isinstance(item, Mapping) else {"type": item}
+        label, weight, name = own.pop("label", position), own.pop("weight", 1.0), own.pop("name", None)
+        if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+            raise OptionError(f"{here}.label: expected a whole number of 0 or more, got {label!r}.")
+        if not isinstance(weight, (int, float)) or weight <= 0:
+            raise OptionError(f"{here}.weight: must be above 0, got {weight!r}.")
+        degradation = build_degradation(own, here)
+        entries.append(_Entry(degradation, label, float(weight), str(name or degradation.short)))
+    return entries
+
+
+def _cutmix(options: Any, entries: list[_Entry], where: str) -> CutMixOptions | None:
+    if options.cutmix is None:
+        return None
+    if len(entries) < 2:
+        raise OptionError(f"{where}.cutmix: needs at least two degradations to mix, {len(entries)} given.")
+    return parse(CutMixOptions, options.cutmix, f"{where}.cutmix")
+
+
+def open_clean(options: Any, where: str) -> ImageStore:
+    """Return the clean images that the options name."""
+    return open_store(
+        options.dataroot_gt,
+        where,
+        io_backend=options.io_backend,
+        meta_info_file=options.meta_info_file,
+        recursive=options.recursive,
+    )
+
+
+def _lq_name(path: str, degradation: str) -> str:
+    # no such file exists; BasicSR names the pictures it saves after this path
+    stem, suffix = os.path.splitext(path)
+    return f"{stem}_{degradation}{suffix}"

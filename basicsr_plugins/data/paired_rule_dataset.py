@@ -1,0 +1,237 @@
+"""Paired images by any naming rule of the public data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Optional
+
+from torch.utils import data
+
+from basicsr_plugins.data.files import first_few, need_folder
+from basicsr_plugins.data.image_store import ImageStore, open_store
+from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
+from basicsr_plugins.data.mat_store import MatStore
+from basicsr_plugins.data.pairing import Pairing, check_rule, pair_by_name, pair_from_list
+from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
+from basicsr_plugins.data.ram_cache import cached
+from basicsr_plugins.data.seeding import SampleSeeds
+from basicsr_plugins.data.survey import Survey, store_samples
+from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.options import non_negative, option
+from basicsr_plugins.registration import provides
+
+__all__ = ["PairedRuleDataset"]
+
+
+@provides("dataset")
+class PairedRuleDataset(data.Dataset):
+    """Degraded and clean images on disk, paired by name, by a list, or side by side in one picture.
+
+    Rules (``pair``): ``same``, ``same_stem``, ``prefix:k``, ``replace:a->b``, ``folder:a->b``, ``txtlist``, ``json``,
+    ``concat``, ``mat``; see ``basicsr_plugins.data.pairing.PAIR_RULES``. The clean file may have any image ending.
+
+    Each sample is a dict: ``lq``, ``gt`` float32 ``(3, h, w)`` RGB in [0, 1], ``degradation`` (int), ``lq_path``,
+    ``gt_path``.
+
+    Args:
+        opt: The section of the option file; fields in ``PairedRuleDataset.Options``.
+
+    Raises:
+        OptionError: A wrong option, with its YAML path.
+        DataError: A missing folder, a degraded image without a clean one (unless ``unpaired: skip``).
+
+    Example::
+
+        train:
+          name: OTS
+          type: PairedRuleDataset
+          dataroot_lq: datasets/RESIDE/OTS/hazy     # 0025_0.8_0.04.jpg
+          dataroot_gt: datasets/RESIDE/OTS/clear    # 0025.jpg or 0025.png
+          pair: prefix:1
+          gt_size: 128
+    """
+
+    takes_virtual_index = True
+
+    @dataclass
+    class Options(PatchOptions):
+        """Options of PairedRuleDataset."""
+
+        REQUIRED: ClassVar[tuple[str, ...]] = ("dataroot_lq",)
+
+        dataroot_lq: Optional[str] = option(None, "folder (lmdb, .mat file) of the degraded images")
+        dataroot_gt: Optional[str] = option(None, "folder of the clean images; dataroot_lq if left out")
+        pair: str = option("same", "pairing rule")
+        pair_list: Optional[str] = option(None, "list file of the rules txtlist and json")
+        list_order: Literal["gt_lq", "lq_gt"] = option("gt_lq", "columns of a text list", source="RSBlur, SPA-Data")
+        lq_half: Literal["left", "right"] = option("left", "where the degraded half is, with 'concat'")
+        mat_key_lq: Optional[str] = option(None, "array in the .mat file; left out, its only one")
+        mat_key_gt: Optional[str] = option(None, "array in the .mat file; left out, its only one")
+        recursive: bool = option(False, "look into sub-folders too")
+        unpaired: Literal["error", "skip"] = option("error", "what to do with a degraded image without a clean one")
+        mismatch: Literal["error", "centre"] = option(
+            "error", "sizes differ: refuse, or cut the larger one around its centre (SOTS indoor, ITS)"
+        )
+        label: int = option(0, "returned as 'degradation'", check=non_negative)
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.options, where = parse_dataset(self.Options, opt, None)
+        self.opt = {**opt, "name": opt.get("name", "paired")}
+        lq, gt = open_pair(self.options, where)
+        self.lq, self.gt = cached(lq, self.options), gt if gt is lq else cached(gt, self.options)
+        if gt is lq:
+            self.gt = self.lq
+        self.num_degradations = self.options.label + 1
+        self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
+
+    @classmethod
+    def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
+        """Check the options, the pairing, and the first ``verify`` pairs, without keeping any image.
+
+        Raises:
+            OptionError: A wrong option.
+            DataError: Missing folders or partners; an image that is broken or smaller than the crop.
+        """
+        options, where = parse_dataset(cls.Options, opt, where)
+        lq, gt = open_pair(options, where)
+        crop = None if options.pad_small or options.pair == "concat" else options.crop
+        lq.verify(f"{where}.dataroot_lq", crop, options.verify)
+        if gt is not lq:
+            gt.verify(f"{where}.dataroot_gt", crop, options.verify)
+            _same_sizes(lq, gt, options, where)
+
+    @classmethod
+    def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
+        """Return the pairs and what is left over, for ``basicsr-plugins data check``."""
+        options, where = parse_dataset(cls.Options, opt, where)
+        crop = None if options.pad_small or options.pair == "concat" else options.crop
+        survey = Survey(where, [], options.expected_count, crop=crop, sizes_may_differ=options.mismatch == "centre")
+        if options.pair.partition(":")[0] in ("concat", "mat") or options.io_backend is not None:
+            lq, gt = open_pair(options, where)
+            survey.samples = [] if options.pair == "mat" else store_samples(*([lq] if gt is lq else [lq, gt]))
+            return survey
+        pairing = find_pairs(options, where)
+        survey.samples = [(str(lq), str(gt)) for lq, gt in pairing.pairs]
+        survey.missing, survey.unused = pairing.missing, [str(path) for path in pairing.unused]
+        return survey
+
+    @classmethod
+    def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
+        """Return how many labels the data set can return: its own plus one."""
+        return parse_dataset(cls.Options, opt, where)[0].label + 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next samples."""
+        self.seeds.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.lq)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        options, length = self.options, len(self)
+        if index < 0 or (index >= length and options.phase != "train"):
+            raise IndexError(f"sample {index} of {length}")
+        self.seeds.count(length)
+        rng = self.seeds.generator(index)
+        position = index % length
+        lq_path, gt_path = self.lq.paths[position], self.gt.paths[position]
+        lq = self.lq.read(position)
+        if options.pair == "concat":
+            left, right = lq[:, : lq.shape[1] // 2], lq[:, lq.shape[1] - lq.shape[1] // 2 :]
+            lq, gt = (left, right) if options.lq_half == "left" else (right, left)
+        else:
+            gt = self.gt.read(position)
+        if lq.shape != gt.shape:
+            if options.mismatch == "error":
+                raise DataError(_mismatch(lq_path, lq.shape[:2], gt_path, gt.shape[:2]))
+            size = min(lq.shape[0], gt.shape[0]), min(lq.shape[1], gt.shape[1])
+            lq, gt = _centre(lq, size), _centre(gt, size)
+        patch = choose_patch(lq.shape, options, rng, lq_path)
+        return {
+            "lq": as_tensor(cut(lq, patch), options.mean, options.std),
+            "gt": as_tensor(cut(gt, patch), options.mean, options.std),
+            "degradation": options.label,
+            "lq_path": lq_path,
+            "gt_path": gt_path,
+        }
+
+
+def open_pair(options: PairedRuleDataset.Options, where: str) -> tuple[ImageStore, ImageStore]:
+    """Return the two stores of a data set, in the same order; the same one twice for ``concat``.
+
+    Raises:
+        OptionError: A wrong rule.
+        DataError: Missing folders or partners.
+    """
+    rule, _ = check_rule(options.pair, f"{where}.pair")
+    backend = (options.io_backend or {}).get("type", "disk")
+    if backend == "lmdb":
+        lq = open_store(options.dataroot_lq, where, key="dataroot_lq", io_backend=options.io_backend)
+        gt = open_store(options.dataroot_gt or "", where, io_backend=options.io_backend)
+        if lq.paths != gt.paths:
+            apart = sorted(set(lq.paths) ^ set(gt.paths))
+            raise DataError(f"{where}: the two lmdb have different keys: {first_few(apart)}.")
+        return lq, gt
+    if rule == "concat":
+        store = open_store(options.dataroot_lq, where, key="dataroot_lq", recursive=options.recursive)
+        return store, store
+    if rule == "mat":
+        lq = MatStore(options.dataroot_lq, options.mat_key_lq, f"{where}.dataroot_lq")
+        gt = MatStore(options.dataroot_gt or options.dataroot_lq, options.mat_key_gt, f"{where}.dataroot_gt")
+        if len(lq) != len(gt):
+            raise DataError(f"{where}: {options.dataroot_lq} holds {len(lq)} images, {options.dataroot_gt} {len(gt)}.")
+        return lq, gt
+    pairing = find_pairs(options, where)
+    if pairing.missing and options.unpaired == "error":
+        raise DataError(
+            f"{where}.pair: {len(pairing.missing)} of {len(pairing.missing) + len(pairing.pairs)} degraded images have "
+            f"no clean one by the rule {options.pair!r}: {first_few(pairing.missing)}. Another rule may fit, or "
+            "'unpaired: skip' leaves them out."
+        )
+    if not pairing.pairs:
+        raise DataError(f"{where}.pair: no pair by the rule {options.pair!r}: {first_few(pairing.missing)}.")
+    return ImageStore([str(lq) for lq, _ in pairing.pairs]), ImageStore([str(gt) for _, gt in pairing.pairs])
+
+
+def find_pairs(options: PairedRuleDataset.Options, where: str) -> Pairing:
+    """Return the pairs and what is left over, for the rules on names and lists."""
+    rule, _ = check_rule(options.pair, f"{where}.pair")
+    lq_root = need_folder(options.dataroot_lq or "", f"{where}.dataroot_lq")
+    gt_root = need_folder(options.dataroot_gt or options.dataroot_lq or "", f"{where}.dataroot_gt")
+    if rule in ("txtlist", "json"):
+        if options.pair_list is None:
+            raise OptionError(f"{where}.pair_list: this option is required by the rule {rule!r}.")
+        file = Path(options.pair_list).expanduser()
+        return pair_from_list(rule, file, lq_root, gt_root, options.list_order, where)
+    if options.pair_list is not None:
+        raise OptionError(f"{where}.pair_list: only read by the rules 'txtlist' and 'json', the rule is {rule!r}.")
+    return pair_by_name(lq_root, gt_root, options.pair, where, options.recursive)
+
+
+def _same_sizes(lq: ImageStore, gt: ImageStore, options: PairedRuleDataset.Options, where: str) -> None:
+    if options.mismatch != "error":
+        return
+    wrong = []
+    for position in range(min(options.verify, len(lq))):
+        sizes = lq.size(position), gt.size(position)
+        if sizes[0] != sizes[1]:
+            wrong.append(_mismatch(lq.paths[position], sizes[0], gt.paths[position], sizes[1]))
+    if wrong:
+        raise DataError(f"{where}: {len(wrong)} pair(s) of different size: {first_few(wrong)}")
+
+
+def _mismatch(lq_path: str, lq: tuple[int, ...], gt_path: str, gt: tuple[int, ...]) -> str:
+    return (
+        f"{lq_path} is {lq[0]} x {lq[1]}, {gt_path} is {gt[0]} x {gt[1]} (h x w); 'mismatch: centre' cuts the larger "
+        "one around its centre"
+    )
+
+
+def _centre(image: Any, size: tuple[int, int]) -> Any:
+    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+    return image[top : top + size[0], left : left + size[1]]

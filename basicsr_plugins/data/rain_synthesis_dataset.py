@@ -1,0 +1,151 @@
+"""Rain on a controlled number of backgrounds: the data of the deraining-generalization studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Optional, Union
+
+import numpy as np
+
+from basicsr_plugins.data.degradation_dataset import DegradationDataset, open_clean
+from basicsr_plugins.data.image_store import ImageStore
+from basicsr_plugins.data.loader_options import parse_dataset
+from basicsr_plugins.data.ram_cache import cached
+from basicsr_plugins.data.survey import Survey
+from basicsr_plugins.errors import DataError
+from basicsr_plugins.options import option, positive
+from basicsr_plugins.registration import provides
+
+__all__ = ["RainSynthesisDataset", "TileStore", "nested_subset"]
+
+
+def nested_subset(total: int, count: int | None, seed: int) -> list[int]:
+    """Return ``count`` of ``range(total)``: the first ones of a shuffle, so that smaller subsets lie in larger ones."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(total).tolist()
+    return order if count is None else order[:count]
+
+
+@provides("dataset")
+class RainSynthesisDataset(DegradationDataset):
+    """Synthetic rain on N backgrounds (arXiv 2305.15134, 2502.12600): how many, how complex, how wide the rain range.
+
+    Backgrounds are cut into tiles of equal size first, so that N counts tiles; the tiles are sorted, shuffled by
+    ``subset_seed``, and the first N are used: a smaller subset lies inside a larger one. Rain is made at the size of
+    the tile, because the generator's brightness depends on its canvas. In training tiles are turned, never cut again.
+
+    Samples are those of ``DegradationDataset``; ``rain_mask`` is always there.
+
+    Example::
+
+        train:
+          name: celeba_64_medium
+          type: RainSynthesisDataset
+          dataroot_gt: datasets/CelebA/train
+          num_backgrounds: 64
+          tile: centre
+          rain: {preset: medium}
+    """
+
+    @dataclass
+    class Options(DegradationDataset.Options):
+        """Options of RainSynthesisDataset, besides those of DegradationDataset but for ``degradations``."""
+
+        REQUIRED: ClassVar[tuple[str, ...]] = ("dataroot_gt",)
+
+        num_backgrounds: Optional[int] = option(None, "tiles used; all if left out", check=positive)
+        subset_seed: int = option(0, "of the shuffle that the subsets are taken from")
+        tile_size: int = option(128, "side of a tile, pixels", check=positive)
+        tile: Literal["grid", "centre", "none"] = option(
+            "grid", "all tiles that fit, one from the centre of each image (faces), or whole images cut at random"
+        )
+        rain: Union[dict[str, Any], list[Any]] = option({}, "options of Rain, or a list of them to draw from")
+        label: int = option(0, "returned as 'degradation'")
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        super().__init__(_with_rain(opt, None, self.Options))
+        self.opt = {**opt, "name": opt.get("name", "rain")}
+        options = self.options
+        store = self.store.store if options.cache == "ram" else self.store  # type: ignore[union-attr]
+        self.store = cached(_tiles(store, options, f"datasets.{options.phase}"), options)
+
+    @classmethod
+    def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
+        """Check the options, the folder and the images; see ``DegradationDataset.check_options``."""
+        filled = _with_rain(opt, where, cls.Options)
+        super().check_options(filled, where)
+        if filled["tile"] != "none":
+            options, where = parse_dataset(cls.Options, filled, where)
+            _tiles(open_clean(options, where), options, where)
+
+    @classmethod
+    def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
+        """Return the files of the backgrounds, for ``basicsr-plugins data check``."""
+        return super().survey(_with_rain(opt, where, cls.Options), where)
+
+    @classmethod
+    def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
+        """Return the label of the rain plus one."""
+        return super().labels(_with_rain(opt, where, cls.Options), where)
+
+
+class TileStore(ImageStore):
+    """Tiles of the images of another store.
+
+    Args:
+        store: The images.
+        tiles: (position of the image, top, left) of each tile.
+        side: Of a tile, pixels.
+    """
+
+    def __init__(self, store: ImageStore, tiles: list[tuple[int, int, int]], side: int) -> None:
+        names = [f"{store.paths[position]}[{top}:{left}]" for position, top, left in tiles]
+        super().__init__(names, sizes=[(side, side)] * len(tiles))
+        self.store, self.tiles, self.side = store, tiles, side
+
+    def read(self, position: int) -> np.ndarray:
+        """Return one tile, BGR ``(side, side, 3)``."""
+        image, top, left = self.tiles[position]
+        return self.store.read(image)[top : top + self.side, left : left + self.side]
+
+
+def _tiles(store: ImageStore, options: Any, where: str) -> ImageStore:
+    side = options.tile_size
+    if options.tile == "none":
+        chosen = nested_subset(len(store), options.num_backgrounds, options.subset_seed)
+        _enough(len(store), options.num_backgrounds, "images", where)
+        return ImageStore([store.paths[position] for position in chosen], store.lmdb_root)
+    tiles = []
+    for position in range(len(store)):
+        height, width = store.size(position)
+        if options.tile == "centre":
+            if min(height, width) >= side:
+                tiles.append((position, (height - side) // 2, (width - side) // 2))
+            continue
+        tiles += [
+            (position, top, left)
+            for top in range(0, height - side + 1, side)
+            for left in range(0, width - side + 1, side)
+        ]
+    _enough(len(tiles), options.num_backgrounds, f"tiles of {side} pixels", where)
+    chosen = nested_subset(len(tiles), options.num_backgrounds, options.subset_seed)
+    return TileStore(store, [tiles[number] for number in chosen], side)
+
+
+def _enough(found: int, wanted: int | None, what: str, where: str) -> None:
+    if found == 0 or (wanted or 0) > found:
+        raise DataError(f"{where}.num_backgrounds: {wanted or 'some'} wanted, the images give {found} {what}.")
+
+
+def _with_rain(opt: Mapping[str, Any], where: str | None, schema: Any) -> dict[str, Any]:
+    """Return the options with the defaults of this data set filled in, ``degradations`` among them."""
+    options, _ = parse_dataset(schema, opt, where)
+    rain = options.rain if isinstance(options.rain, list) else [options.rain]
+    entry = {"type": "Rain", **rain[0]} if len(rain) == 1 else {
+        "type": "RandomChoice", "choices": [{"type": "Rain", **item} for item in rain]
+    }  # fmt: skip
+    filled = {**opt, "degradations": [{**entry, "label": options.label, "name": "rain"}], "return_mask": True}
+    filled["tile"] = options.tile
+    if options.tile != "none":
+        filled["gt_size"] = options.tile_size
+    return filled

@@ -1,0 +1,76 @@
+"""Random draws of a data set that depend on seed, epoch and sample index, and on nothing else."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+__all__ = ["SampleSeeds"]
+
+_UNSET = -1
+
+
+class SampleSeeds:
+    """Give each sample of a data set its own generator: ``SeedSequence([seed, epoch, index])``.
+
+    BasicSR seeds the global generators of its workers with the same number at the start of every epoch, so that each
+    epoch repeats the draws of the first, and other draws appear with another number of workers. Here neither happens,
+    and a run that is resumed at an epoch sees the draws it would have seen. Validation uses the index alone.
+
+    Args:
+        seed: Base seed; None takes the seed of torch's generator minus the rank, which BasicSR sets to ``manual_seed``
+            plus the rank. Not used outside training unless given.
+        train: Whether epochs draw differently.
+    """
+
+    def __init__(self, seed: Optional[int] = None, train: bool = True) -> None:
+        if seed is None:
+            seed = (torch.initial_seed() - _rank()) % (1 << 63) if train else 0
+        self.seed = int(seed)
+        self.train = train
+        self.salt: tuple[int, ...] = ()
+        # shared memory: with persistent workers, the loader's processes outlive the epoch in which they were made
+        self._epoch = torch.full((), _UNSET, dtype=torch.int64).share_memory_()
+        self._served = 0
+        self._length = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next samples belong to; the mended sampler of BasicSR calls this."""
+        self._epoch.fill_(int(epoch))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in use; 0 outside training."""
+        if not self.train:
+            return 0
+        epoch = int(self._epoch)
+        if epoch != _UNSET:
+            return epoch
+        # Nobody told us. A loader draws a new base seed for its workers every epoch, which is as good as a number.
+        worker = get_worker_info()
+        if worker is not None:
+            return (worker.seed - worker.id) % (1 << 63)
+        return self._served // self._length
+
+    def count(self, length: int) -> None:
+        """Note that one more sample is served, of a data set of ``length``: the epoch number of last resort."""
+        self._length = max(1, length)
+        self._served += 1
+
+    def generator(self, index: int) -> np.random.Generator:
+        """Return the generator of the sample at ``index`` (not taken modulo the length of the data set)."""
+        entropy = [self.seed, self.epoch, int(index), *self.salt]
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+    def adopt(self, parent: SampleSeeds, position: int) -> None:
+        """Become the seeds of a child data set: the parent's seed and epoch, and draws unlike those of its siblings."""
+        self.seed, self.train, self._epoch = parent.seed, parent.train, parent._epoch
+        self.salt = (*parent.salt, position + 1)
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

@@ -1,0 +1,136 @@
+"""Walk the data sets of an option file: how many pairs, against the published number, and which files are wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+from basicsr_plugins.data.files import image_files
+from basicsr_plugins.data.image_store import ImageStore
+from basicsr_plugins.data.images import image_problem, image_size
+from basicsr_plugins.data.loader_options import parse_dataset
+from basicsr_plugins.errors import DataError, PluginError
+from basicsr_plugins.registration import lookup
+
+__all__ = ["Survey", "inspect", "survey_datasets"]
+
+
+@dataclass
+class Survey:
+    """What one data set consists of.
+
+    Attributes:
+        where: YAML path.
+        samples: One tuple of image paths per sample.
+        expected: Published number of samples, if the options name it.
+        missing: Degraded images without a clean one.
+        unused: Clean images that nothing refers to.
+        error: Why nothing could be found.
+        crop: Smallest side that every image needs.
+        sizes_may_differ: Whether pairs of different size are fine.
+    """
+
+    where: str
+    samples: list[tuple[str, ...]] = field(default_factory=list)
+    expected: Optional[int] = None
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    error: str = ""
+    crop: Optional[int] = None
+    sizes_may_differ: bool = False
+
+
+def survey_datasets(opt: Mapping[str, Any]) -> Iterator[Survey]:
+    """Yield a survey of every data set in the ``datasets`` section, children of mixes one by one.
+
+    Raises:
+        DataError: There is no such section.
+    """
+    sections = opt.get("datasets")
+    if not isinstance(sections, Mapping) or not sections:
+        raise DataError("datasets: the option file has no such section.")
+    for name, section in sections.items():
+        yield from _survey(section, f"datasets.{name}")
+
+
+def _survey(opt: Any, where: str) -> Iterator[Survey]:
+    from basicsr_plugins.data.all_in_one_dataset import AllInOneDataset, plan_children
+
+    try:
+        kind = lookup("dataset", (opt or {}).get("type", "") if isinstance(opt, Mapping) else "", f"{where}.type")
+        if isinstance(kind, type) and issubclass(kind, AllInOneDataset):
+            options, where = parse_dataset(kind.Options, opt, where)
+            children = plan_children(options, where)
+        else:
+            children = None
+    except PluginError as error:
+        yield Survey(where, error=str(error))
+        return
+    if children is None:
+        yield _survey_one(kind, opt, where)
+        return
+    for child in children:
+        yield from _survey({**child.opt, "type": child.opt["type"]}, child.where)
+
+
+def _survey_one(kind: Any, opt: Mapping[str, Any], where: str) -> Survey:
+    from basicsr_plugins.data.paired_rule_dataset import PairedRuleDataset
+
+    try:
+        if hasattr(kind, "survey"):
+            return kind.survey(opt, where)
+        roots = {key: value for key, value in opt.items() if key.startswith("dataroot") and isinstance(value, str)}
+        if kind.__name__ == "PairedImageDataset" and opt.get("filename_tmpl", "{}") == "{}" and len(roots) == 2:
+            return PairedRuleDataset.survey(
+                {"type": "PairedRuleDataset", **roots, "gt_size": opt.get("gt_size")}, where
+            )
+        # somebody else's data set: its folders can be looked at, its pairing is its own affair
+        files = [str(path) for key, root in roots.items() for path in image_files(root, f"{where}.{key}", True)]
+        return Survey(where, [(file,) for file in files])
+    except PluginError as error:
+        return Survey(where, error=str(error))
+
+
+def inspect(
+    survey: Survey, full: bool = True, progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items
+) -> list[str]:
+    """Return what is wrong with the files of a survey, in order: unreadable, of different size, too small.
+
+    Args:
+        survey: Of one data set.
+        full: Decode every image; else look at headers and tails only.
+        progress: Wraps the iterator over the samples, given their number.
+    """
+    checked: dict[str, tuple[str, tuple[int, int] | None]] = {}  # a clean image may belong to 35 hazy ones
+
+    def look(path: str) -> tuple[str, tuple[int, int] | None]:
+        if path not in checked:
+            problem = image_problem(path, full)
+            checked[path] = (problem, None if problem else image_size(path))
+        return checked[path]
+
+    def judge(sample: tuple[str, ...]) -> list[str]:
+        results = [look(path) for path in sample]
+        problems = [f"{path} {problem}" for path, (problem, _) in zip(sample, results) if problem]
+        sizes = [size for _, size in results if size is not None]
+        if not survey.sizes_may_differ and len(set(sizes)) > 1:
+            pairs = ", ".join(f"{path} is {size[0]} x {size[1]}" for path, size in zip(sample, sizes))
+            problems.append(f"{pairs} (h x w): different sizes")
+        small = [size for size in sizes if survey.crop is not None and min(size) < survey.crop]
+        if small:
+            problems.append(f"{sample[0]} is {small[0][0]} x {small[0][1]} (h x w), smaller than gt_size {survey.crop}")
+        return problems
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        found = list(progress(pool.map(judge, survey.samples), len(survey.samples)))
+    return list(dict.fromkeys(problem for problems in found for problem in problems))
+
+
+def store_samples(*stores: ImageStore) -> list[tuple[str, ...]]:
+    """Return the paths of stores that belong together, one tuple per sample; nothing for an lmdb."""
+    if any(store.lmdb_root for store in stores):
+        return []
+    return list(zip(*(store.paths for store in stores)))

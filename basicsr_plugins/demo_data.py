@@ -1,0 +1,75 @@
+"""Real colour photographs that scikit-image carries in its wheel, as a data set without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from basicsr_plugins.errors import DataError, DependencyError
+
+__all__ = ["SPLIT", "write_demo_data"]
+
+#: Split by photograph: no scene is in both parts (the two motorcycle views show one scene).
+SPLIT = {
+    "train": ("astronaut", "coffee", "hubble_deep_field", "motorcycle_left", "motorcycle_right", "retina"),
+    "test": ("chelsea", "rocket"),
+}
+TILE = 128
+
+
+def write_demo_data(folder: str | Path) -> dict[str, list[Path]]:
+    """Write ``train/`` and ``test/`` (whole photographs) and ``val/`` (128-pixel tiles of the test photographs).
+
+    Args:
+        folder: Created if needed. Files that are already there with the same content are left alone.
+
+    Returns:
+        The files of each part.
+
+    Raises:
+        DependencyError: scikit-image is not installed.
+        DataError: A file of that name with other content is already there.
+    """
+    folder = Path(folder)
+    written: dict[str, list[Path]] = {"train": [], "test": [], "val": []}
+    for part, names in SPLIT.items():
+        for name in names:
+            image = _photograph(name)
+            written[part].append(_write(folder / part / f"{name}.png", image))
+            if part == "test":
+                written["val"] += [
+                    _write(
+                        folder / "val" / f"{name}_{top:03d}_{left:03d}.png", image[top : top + TILE, left : left + TILE]
+                    )
+                    for top in range(0, image.shape[0] - TILE + 1, TILE)
+                    for left in range(0, image.shape[1] - TILE + 1, TILE)
+                ]
+    return written
+
+
+def _photograph(name: str):
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise DependencyError(
+            "the demo photographs are in scikit-image's wheel: pip install basicsr-plugins[demo]."
+        ) from error
+    if name.startswith("motorcycle"):
+        left, right, _ = data.stereo_motorcycle()
+        return left if name.endswith("left") else right
+    return getattr(data, name)()
+
+
+def _write(path: Path, image) -> Path:
+    import cv2
+    import numpy as np
+
+    from basicsr_plugins.training.checkpoint_io import atomic_path
+
+    encoded = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2BGR))[1].tobytes()
+    if path.exists():
+        if path.read_bytes() != encoded:
+            raise DataError(f"{path} is already there with other content; choose an empty folder.")
+        return path
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded)
+    return path

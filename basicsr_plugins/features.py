@@ -1,0 +1,148 @@
+"""Read inner features of any network by module name, without editing the network (for DCPT, probes, other losses)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from basicsr_plugins.errors import OptionError, one_of
+
+__all__ = ["FeatureTap"]
+
+
+class _Stop(Exception):
+    """Leaves the forward pass after the last tapped module."""
+
+
+class FeatureTap:
+    """Runs a network and returns what the named modules put out, as maps ``(n, c, h, w)``.
+
+    Hooks sit on module objects, so the names are the same with and without a parallel wrapper, and they are there only
+    while the tap runs: the network is unchanged, and other forward passes collect nothing. Gradients flow into the
+    network. Token features ``(n, h * w, c)`` are brought to maps with the size that the module was called with (stock
+    SwinIR's groups get it as an argument) or the one that follows from the image; it is never guessed as a square.
+
+    Args:
+        network: Any network, wrapped for parallel training or not.
+        layers: Exact names from ``network.named_modules()``, in the order in which the features are wanted.
+        stop_early: End the forward pass after the last tapped module: what lies behind it costs nothing.
+        where: The option's YAML path for messages.
+
+    Raises:
+        OptionError: A name that the network does not have (with the near ones), a name twice, no name at all.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+        >>> [feature] = FeatureTap(net, ["1"])(torch.rand(1, 3, 16, 20))
+        >>> tuple(feature.shape)
+        (1, 8, 16, 20)
+    """
+
+    def __init__(
+        self, network: nn.Module, layers: Sequence[str], stop_early: bool = True, where: str = "feature_layers"
+    ) -> None:
+        network = getattr(network, "module", network) if _is_wrapper(network) else network
+        modules = dict(network.named_modules())
+        if not layers:
+            raise OptionError(f"{where}: name at least one module of {type(network).__name__}.")
+        for name in layers:
+            if name not in modules or not name:
+                close = [n for n in modules if n and n.count(".") <= 2]
+                raise OptionError(f"{where}: {type(network).__name__} has {one_of(name, close, 'module')}")
+        if len(set(layers)) != len(layers):
+            raise OptionError(f"{where}: a module is named twice in {list(layers)}.")
+        self.network = network
+        self.layers = tuple(layers)
+        self.stop_early = stop_early
+        self._modules = {name: modules[name] for name in layers}
+
+    def __call__(self, image: Tensor) -> list[Tensor]:
+        """Return the features of ``image`` (n, c, h, w) in the order of ``layers``.
+
+        Raises:
+            OptionError: A tapped module was not reached, ran more than once, or puts out something else than a map or
+                tokens.
+        """
+        return self._run(image, self.stop_early)[1]
+
+    def with_output(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the network's output and the features, from one forward pass."""
+        return self._run(image, stop_early=False)
+
+    def _run(self, image: Tensor, stop_early: bool) -> tuple[Any, list[Tensor]]:
+        found: dict[str, Tensor] = {}
+
+        def collect(name: str) -> Any:
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+                if name in found:
+                    raise OptionError(f"feature_layers: {name!r} runs more than once in a forward pass; tap another")
+                found[name] = _as_map(name, output, inputs, image)
+                if stop_early and len(found) == len(self.layers):
+                    raise _Stop
+
+            return hook
+
+        output = None
+        handles = [module.register_forward_hook(collect(name)) for name, module in self._modules.items()]
+        try:
+            # forward, not __call__: a compiled network runs eagerly here, where the hooks are seen
+            output = self.network.forward(image)
+        except _Stop:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        missing = [name for name in self.layers if name not in found]
+        if missing:
+            raise OptionError(f"feature_layers: {missing[0]!r} did not run in the forward pass; tap another module.")
+        return output, [found[name] for name in self.layers]
+
+    def shapes(self, channels: int = 3, size: int = 64) -> list[tuple[int, int, int]]:
+        """Return ``(c, h, w)`` of every feature for an image of ``size`` x ``size``, from a dry run."""
+        parameter = next(self.network.parameters(), None)
+        image = torch.zeros(1, channels, size, size)
+        if parameter is not None:
+            image = image.to(parameter.device, parameter.dtype)
+        training = {module: module.training for module in self.network.modules()}
+        self.network.eval()  # BatchNorm statistics and dropout shall not see the dry run
+        try:
+            with torch.no_grad():
+                return [tuple(feature.shape[1:]) for feature in self(image)]  # type: ignore[misc]
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+
+
+def _is_wrapper(network: nn.Module) -> bool:
+    return isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+
+
+def _as_map(name: str, output: Any, inputs: tuple[Any, ...], image: Tensor) -> Tensor:
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        output = output[0]
+    if isinstance(output, Tensor) and output.dim() == 4:
+        return output
+    if isinstance(output, Tensor) and output.dim() == 3:
+        size = _token_grid(output.shape[1], inputs, image)
+        if size is not None:
+            return output.transpose(1, 2).unflatten(2, size)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise OptionError(
+        f"feature_layers: {name!r} puts out {shape}, which is neither a map (n, c, h, w) nor tokens (n, h * w, c) of a "
+        f"{tuple(image.shape[-2:])} image; tap another module."
+    )
+
+
+def _token_grid(tokens: int, inputs: tuple[Any, ...], image: Tensor) -> Optional[tuple[int, int]]:
+    for value in inputs:  # transformer blocks are told their grid
+        is_size = isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(side, int) for side in value)
+        if is_size and value[0] * value[1] == tokens:
+            return value[0], value[1]
+    height, width = image.shape[-2:]
+    for factor in (1, 2, 4, 8, 16, 32):
+        if height % factor == 0 and width % factor == 0 and (height // factor) * (width // factor) == tokens:
+            return height // factor, width // factor
+    return None

@@ -1,0 +1,86 @@
+"""The half of the base model that validates, remembers the best and writes the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from basicsr_plugins import stock
+from basicsr_plugins.training import distributed
+from basicsr_plugins.training.validation import average_metrics, format_table, metric_is_lower_better, validate
+
+__all__ = ["Reporting"]
+
+
+class Reporting:
+    """Validation in stock's interface; every rank takes its share."""
+
+    #: The names, among what ``summarise`` returns, for which a lower value is better.
+    lower_is_better: frozenset[str] = frozenset()
+
+    def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
+        """Validate over all ranks."""
+        self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+
+    def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
+        """Validate one data set; metrics, the recipe's own figures and the best so far go to the log."""
+        dataset_name = dataloader.dataset.opt["name"]
+        for network in self.networks.values():
+            distributed.send_from_rank_0(network)  # BatchNorm statistics differ between ranks
+        records = validate(self, dataloader, current_iter, save_img)
+        for network in self.networks.values():
+            network.train(self.is_train)
+        extra, text = self.summarise(records, dataset_name)
+        self.metric_results = {**average_metrics(records), **extra}
+        if self.is_train and self.spn and dataset_name == self._first_validated():
+            self.spn.after_validation(self.metric_results)
+        self._leave_no_image_behind()
+        self.results[dataset_name] = dict(self.metric_results)
+        improved = self._remember_best(dataset_name, current_iter)
+        if distributed.rank() == 0:
+            self._report(dataset_name, current_iter, tb_logger, text, len(records))
+            if self.is_train and self.settings.save_best:
+                self.save_best(dataset_name, improved)
+
+    def _first_validated(self) -> str:
+        return next(options["name"] for phase, options in self.opt["datasets"].items() if phase != "train")
+
+    def _leave_no_image_behind(self) -> None:
+        for key in ("lq", "gt", "output", *self.batch_keys):
+            if hasattr(self, key):
+                delattr(self, key)
+
+    def _remember_best(self, dataset_name: str, current_iter: Any) -> list[str]:
+        best: dict[str, dict[str, Any]] = self._best_results().setdefault(dataset_name, {})
+        improved = []
+        for name, value in self.metric_results.items():
+            options = (self.val_settings.metrics or {}).get(name, {})
+            lower = metric_is_lower_better(options) if options else name in self.lower_is_better
+            old = best.get(name)
+            if old is None or (value <= old["val"] if lower else value >= old["val"]):
+                best[name] = {"better": "lower" if lower else "higher", "val": value, "iter": current_iter}
+                improved.append(name)
+        return improved
+
+    def _best_results(self) -> dict[str, Any]:
+        if not hasattr(self, "best_metric_results"):  # stock's attribute
+            self.best_metric_results: dict[str, Any] = {}
+        return self.best_metric_results
+
+    def _report(self, dataset_name: str, current_iter: Any, tb_logger: Any, text: str, images: int) -> None:
+        lines = [f"Validation {dataset_name} ({images} images)"]
+        for name, value in self.metric_results.items():
+            best = self.best_metric_results[dataset_name][name]
+            lines.append(f"\t # {name}: {value:.4f}\tBest: {best['val']:.4f} @ {best['iter']} iter")
+            if tb_logger:
+                tb_logger.add_scalar(f"metrics/{dataset_name}/{name}", value, current_iter)
+        if text:
+            lines.append(text)
+        stock.logger().info("\n".join(lines))
+        expected = [options["name"] for phase, options in self.opt["datasets"].items() if phase != "train"]
+        if len(expected) > 1 and dataset_name == self._last_validated(expected):
+            stock.logger().info("All data sets:\n" + format_table({n: self.results[n] for n in expected}))
+
+    def _last_validated(self, expected: list[str]) -> str:
+        """Return the data set that completes the table (stock validates them in the option file's order, or sorted)."""
+        missing = [name for name in expected if name not in self.results]
+        return "" if missing else list(self.results)[-1]

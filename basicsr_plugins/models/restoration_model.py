@@ -1,0 +1,338 @@
+"""The base of every recipe: one training step, validation and checkpoints, in stock BasicSR's interface."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any, ClassVar, Optional
+
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
+from torch import Tensor, nn
+
+from basicsr_plugins import stock
+from basicsr_plugins.errors import OptionError
+from basicsr_plugins.models.checkpointing import Checkpointing
+from basicsr_plugins.models.reporting import Reporting
+from basicsr_plugins.models.spn import SPN
+from basicsr_plugins.options import parse
+from basicsr_plugins.registration import provides
+from basicsr_plugins.training import distributed
+from basicsr_plugins.training.ema import update_average
+from basicsr_plugins.training.finite import FiniteGuard
+from basicsr_plugins.training.inference import Restorer
+from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build_scheduler, clip_gradients
+from basicsr_plugins.training.precision import Precision, allow_tf32
+from basicsr_plugins.training.progressive import ProgressivePatches
+from basicsr_plugins.training.random_state import OwnStream
+from basicsr_plugins.training.settings import TrainSettings, ValSettings
+
+__all__ = ["RestorationModel"]
+
+
+@provides("model")
+class RestorationModel(Reporting, Checkpointing, SRModel):
+    """Plain restoration (``lq`` in, ``gt`` wanted) and the engine under all our recipes.
+
+    A recipe overrides ``phases``: a generator that yields named losses. After each ``yield`` the base runs that phase's
+    backward pass, so that two phases never hold their graphs at the same time; then it clips, steps every optimizer
+    once and averages the weights. ``network_names`` says which networks take part: ``"g"`` stands for ``network_g`` in
+    the option file, ``net_g`` here, ``optim_g`` under ``train`` and ``net_g_*.pth`` on disk.
+
+    Args:
+        opt: BasicSR's option dictionary. ``train`` is checked against ``Settings``, ``val`` against ``ValSettings``.
+
+    Raises:
+        OptionError: An option is wrong; the text starts with its YAML path.
+
+    .. code-block:: yaml
+
+        model_type: RestorationModel
+        network_g: {type: NAFNet, preset: small}
+        path: {pretrain_network_g: experiments/dcpt/models/net_g_latest.pth}
+        train:
+          total_iter: 100000
+          optim_g: {type: AdamW, lr: !!float 3e-4}
+          pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
+    """
+
+    Settings: ClassVar[type[TrainSettings]] = TrainSettings
+    ValSettings: ClassVar[type[ValSettings]] = ValSettings
+    network_names: ClassVar[tuple[str, ...]] = ("g",)
+    #: What ``train.spn_opt`` adds, where it is set.
+    spn: Optional[SPN] = None
+    #: False for a recipe whose ``net_g`` does not learn: its past says nothing.
+    takes_spn: ClassVar[bool] = True
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        BaseModel.__init__(self, opt)
+        if opt["num_gpu"] > 1 and not opt["dist"]:
+            raise OptionError(
+                f"num_gpu: {opt['num_gpu']} GPUs without a launcher. Start one process per GPU (torchrun "
+                f"--nproc_per_node={opt['num_gpu']} ... --launcher pytorch), or use num_gpu: 1."
+            )
+        self.settings = parse(self.Settings, opt["train"], "train") if self.is_train else None
+        self.val_settings = parse(self.ValSettings, opt.get("val") or {}, "val")
+        self.scale = opt.get("scale", 1)
+        self.results: dict[str, dict[str, float]] = {}
+        self.networks: dict[str, nn.Module] = {}
+        self.averages: dict[str, nn.Module] = {}
+        for name in self.network_names:
+            self._add_network(name)
+        self.setup()
+        if self.is_train:
+            self.init_training_settings()
+        stock.logger().info(f"basicsr_plugins: {type(self).__name__} trains {', '.join(self.networks)}.")
+
+    # -- what a recipe overrides ------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Build what a recipe needs in training and in validation. The networks are there already."""
+
+    def setup_losses(self) -> None:
+        """Build the losses; called for training only."""
+        self.cri_pix = self.make_loss(self.settings.pixel_opt)
+        self.cri_perceptual = self.make_loss(self.settings.perceptual_opt)
+        self.extra_losses = {name: self.make_loss(options) for name, options in self.settings.extra_losses.items()}
+        if self.settings.spn_opt is not None:
+            self.spn = SPN(self.settings.spn_opt, self.net_g, lambda: build_network(self.network_options("g")))
+        if not (self.cri_pix or self.cri_perceptual or self.extra_losses):
+            raise OptionError("train: no loss is set; give pixel_opt, perceptual_opt or extra_losses.")
+
+    def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
+        """Yield the named losses of each phase; here one phase of plain restoration."""
+        self.output = self.restore(self.lq)
+        yield self.restoration_losses(self.output, self.gt)
+
+    def judge(self) -> dict[str, Any]:
+        """Return what this recipe wants to remember of the validation image in ``self`` (picklable)."""
+        return {}
+
+    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+        """Return further metrics of a data set, and lines for the log, from what ``judge`` remembered."""
+        return {}, ""
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return what a resume needs beyond networks, optimizers and generators (plain containers and tensors)."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``extra_state`` returned."""
+
+    @classmethod
+    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+        """Check what only this recipe knows, before training starts. ``networks`` are freshly built, by name."""
+
+    # -- building blocks for phases ---------------------------------------------------------------------------------
+
+    def restore(self, image: Tensor) -> Tensor:
+        """Run ``net_g`` for training; the result is float32, so that losses are, whatever the precision."""
+        return self.net_g(image).float()
+
+    def make_loss(self, options: Optional[dict[str, Any]]) -> Optional[nn.Module]:
+        """Build a registered loss, or None where there are no options."""
+        return build_loss(options).to(self.device) if options else None
+
+    def restoration_losses(self, output: Tensor, gt: Tensor, shown: Optional[Tensor] = None) -> dict[str, Tensor]:
+        """Return stock's pixel and perceptual losses, the extra ones and SPN's, by log name.
+
+        Args:
+            output: What ``net_g`` made.
+            gt: What was wanted.
+            shown: What ``net_g`` was given; ``lq`` if left out.
+        """
+        losses: dict[str, Tensor] = OrderedDict()
+        if self.cri_pix:
+            losses["l_pix"] = self.cri_pix(output, gt)
+        if self.cri_perceptual:
+            for name, value in zip(("l_percep", "l_style"), self.cri_perceptual(output, gt)):
+                if value is not None:
+                    losses[name] = value
+        for name, loss in self.extra_losses.items():
+            value = loss(output, gt)
+            losses.update(value if isinstance(value, dict) else {name: value})
+        if self.spn:
+            losses.update(self.spn.losses(output, gt, self.lq if shown is None else shown))
+        return losses
+
+    # -- set-up -----------------------------------------------------------------------------------------------------
+
+    def _add_network(self, name: str) -> None:
+        key = f"network_{name}"
+        if not self.opt.get(key):
+            raise OptionError(f"{key}: {type(self).__name__} needs this network; give its `type` and arguments.")
+        network = self.model_to_device(build_network(self.network_options(name)))
+        self.print_network(network)
+        setattr(self, f"net_{name}", network)
+        self.networks[name] = network
+        self.load_pretrained(name, network)
+
+    def network_options(self, name: str) -> dict[str, Any]:
+        """Return the options that network ``name`` is built from."""
+        return self.opt[f"network_{name}"]
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Move a network to the device; every rank gets rank 0's weights. See ``training/distributed.py``."""
+        net = net.to(self.device)
+        if self.is_train and self.opt["train"].get("channels_last"):
+            net = net.to(memory_format=torch.channels_last)
+        distributed.send_from_rank_0(net)
+        return net
+
+    def init_training_settings(self) -> None:
+        """Build averages, losses, optimizers, schedules and the parts of the training step."""
+        settings = self.settings
+        if settings.spn_opt is not None and not self.takes_spn:
+            raise OptionError(f"train.spn_opt: {type(self).__name__} does not train net_g, so it has no history.")
+        allow_tf32(settings.tf32)
+        self.precision = Precision(settings.precision, self.device)
+        self.guard = FiniteGuard(settings.skip_nonfinite)
+        self.random_stream = OwnStream()
+        self.progressive = ProgressivePatches(settings.progressive) if settings.progressive else None
+        self.ema_decay = settings.ema_decay
+        for name, network in self.networks.items():
+            network.train()
+            if self.ema_decay > 0:
+                self._add_average(name, network)
+        self.setup_losses()
+        self.setup_optimizers()
+        self.setup_schedulers()
+        if settings.compile:
+            self._compile(settings.compile if isinstance(settings.compile, dict) else {})
+
+    def _add_average(self, name: str, network: nn.Module) -> None:
+        average = deepcopy(network).eval().requires_grad_(False)
+        self.averages[name] = average
+        setattr(self, f"net_{name}_ema", average)  # stock's attribute name
+        self.load_pretrained(name, average, key="params_ema")
+
+    def _compile(self, arguments: dict[str, Any]) -> None:
+        for network in self.networks.values():
+            if not hasattr(network, "compile"):
+                raise OptionError("train.compile needs torch 2.2 or newer.")
+            network.compile(**arguments)  # in place: state-dict keys stay as they are
+
+    def setup_optimizers(self) -> None:
+        """One optimizer for each network, from ``train.optim_<name>``."""
+        for name, network in self.networks.items():
+            parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+            if not parameters:
+                continue
+            options = getattr(self.settings, f"optim_{name}")
+            if not options:
+                raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
+            optimizer = build_optimizer(options, parameters, f"train.optim_{name}")
+            setattr(self, f"optimizer_{name}", optimizer)
+            self.optimizers.append(optimizer)
+
+    def setup_schedulers(self) -> None:
+        """The same schedule for every optimizer, and the warm-up on top."""
+        self.schedulers = [build_scheduler(self.settings.scheduler, o, "train.scheduler") for o in self.optimizers]
+        self.warm_up = WarmUp(self.optimizers, self.schedulers)
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Set the learning rates of an iteration (stock's loop calls this)."""
+        self.warm_up.step(current_iter, warmup_iter)
+
+    # -- one training step ------------------------------------------------------------------------------------------
+
+    #: What ``feed_data`` moves to the device, beside ``lq`` and ``gt``.
+    batch_keys: ClassVar[tuple[str, ...]] = ()
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a batch from the loader."""
+        self.batch: dict[str, Tensor] = {}
+        for key in ("lq", "gt", *self.batch_keys):
+            if key in data:
+                tensor = data[key].to(self.device, non_blocking=True)
+                if tensor.dim() == 4 and self.settings and self.settings.channels_last:
+                    tensor = tensor.contiguous(memory_format=torch.channels_last)
+                self.batch[key] = tensor
+        self.files = [str(path) for path in data.get("lq_path") or data.get("gt_path") or []]
+        self._publish()
+
+    def _publish(self) -> None:
+        for key in ("lq", "gt", *self.batch_keys):
+            if key in self.batch:
+                setattr(self, key, self.batch[key])
+            elif hasattr(self, key):
+                delattr(self, key)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """Run every phase of one iteration, and step where its accumulation window ends."""
+        self.count_batch()
+        with self.random_stream:
+            self._train_one_iteration(current_iter)
+
+    def _train_one_iteration(self, current_iter: int) -> None:
+        every = self.settings.accumulate
+        if self.progressive:
+            self.batch = self.progressive.cut(self.batch, current_iter, self.scale)
+            self._publish()
+        if (current_iter - 1) % every == 0:
+            self._zero_gradients()
+            self.window_is_finite = True
+        losses: dict[str, Tensor] = OrderedDict()
+        finite = True
+        phases = self.phases(current_iter)
+        while finite:
+            with self.precision.autocast():
+                phase = next(phases, None)
+            if phase is None:
+                break
+            finite = self.guard.accepts(phase, current_iter, self.batch, self.files)
+            if finite:
+                total = sum(phase.values())
+                self.precision.backward(total / every if every > 1 else total)
+            losses.update((name, value.detach()) for name, value in phase.items())
+            del phase
+        phases.close()
+        self.window_is_finite &= finite
+        self.logged = losses
+        if current_iter % every == 0:
+            if self.window_is_finite:
+                self._step()
+            else:
+                self._zero_gradients()
+
+    def _zero_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def _step(self) -> None:
+        parameters = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
+        distributed.average_gradients(parameters)
+        for optimizer in self.optimizers:
+            self.precision.unscale(optimizer)
+        norm = clip_gradients(parameters, self.settings.grad_clip)
+        if norm is not None:
+            self.logged["grad_norm"] = norm.detach()
+        self.precision.step(self.optimizers)
+        for name, average in self.averages.items():
+            update_average(average, self.networks[name], self.ema_decay)
+        if self.spn:
+            self.logged.update(self.spn.after_step(self.net_g))
+
+    def get_current_log(self) -> dict[str, float]:
+        """Return the last iteration's losses as numbers, averaged over the ranks."""
+        return self.reduce_loss_dict(OrderedDict(self.logged))
+
+    # -- validation -------------------------------------------------------------------------------------------------
+
+    def evaluation_network(self, name: str = "g") -> nn.Module:
+        """Return the averaged copy of a network, where there is one, in eval mode."""
+        return self.averages.get(name, self.networks[name]).eval()
+
+    @torch.no_grad()
+    def test(self) -> None:
+        """Restore ``self.lq``, of any size, into ``self.output``."""
+        settings = self.val_settings
+        network = self.evaluation_network()
+        restorer = Restorer(
+            network, self.scale, settings.pad_multiple, settings.tile, settings.tile_overlap, settings.self_ensemble
+        )
+        self.output = restorer(self.lq)

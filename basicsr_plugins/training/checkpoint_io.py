@@ -1,0 +1,187 @@
+"""Checkpoints that are either complete or absent: written beside their place and renamed, read without running code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from basicsr_plugins.errors import CheckpointError, DependencyError
+
+__all__ = [
+    "atomic_path",
+    "load_state",
+    "numbered_files",
+    "pick_weights",
+    "prune",
+    "read_checkpoint",
+    "save",
+    "write_safetensors",
+]
+
+TEMPORARY = ".incomplete"
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder; on success it is flushed to disk and renamed to ``path``.
+
+    Raises:
+        CheckpointError: The folder cannot be written. Whatever stood at ``path`` before is still there.
+    """
+    path = Path(path)
+    # the process number keeps two runs apart; the ending keeps it out of every search for *.state and *.pth
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error}. The file that stood there before is kept."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def save(value: Any, path: str | Path) -> None:
+    """Write ``value`` with ``torch.save``, completely or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save(value, temporary)
+
+
+def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a state dict as ``.safetensors``, completely or not at all.
+
+    Raises:
+        DependencyError: The package safetensors is missing.
+    """
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise DependencyError(f"{path}: pip install safetensors to write this format.") from error
+    with atomic_path(path) as temporary:
+        # clones: safetensors refuses tensors that share memory, which tied weights do
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, temporary, metadata)
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """Read a ``.pth``, ``.state``, ``.ckpt`` ... or ``.safetensors`` file onto the CPU without running code from it.
+
+    Raises:
+        CheckpointError: No such file; it is truncated; or it holds other objects than tensors and plain values.
+        DependencyError: The package safetensors is missing.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint file. {_neighbours(path)}")
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError as error:
+            raise DependencyError(f"{path}: pip install safetensors to read this format.") from error
+        try:
+            return load_file(path)
+        except Exception as error:  # the package raises types of its own
+            raise CheckpointError(f"{path} is not a complete safetensors file: {error}.") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of tensors and plain values: {reason} It is truncated, no "
+            "checkpoint at all, or holds other objects, which are never loaded because loading them can run code."
+        ) from error
+
+
+def pick_weights(content: Any, path: str | Path, key: str | None = "params") -> dict[str, Tensor]:
+    """Return the state dict inside a checkpoint.
+
+    Args:
+        content: What ``read_checkpoint`` returned.
+        path: For messages.
+        key: ``params`` or ``params_ema``; the other one is taken where only that one exists, and a bare state dict is
+            recognised as such. None takes the content itself.
+
+    Raises:
+        CheckpointError: No state dict is found.
+    """
+    if isinstance(content, Mapping) and key is not None:
+        for candidate in dict.fromkeys((key, "params", "params_ema", "state_dict", "model")):
+            if isinstance(content.get(candidate), Mapping):
+                content = content[candidate]
+                break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        found = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
+        raise CheckpointError(f"{path} holds no state dict under {key!r}, 'params' or at its top level (but: {found}).")
+    return {name[7:] if name.startswith("module.") else name: value for name, value in content.items()}
+
+
+def load_state(
+    network: torch.nn.Module, weights: Mapping[str, Tensor], path: str | Path, strict: bool = True
+) -> list[str]:
+    """Load weights into a network and return the names that were left alone (only when not strict).
+
+    Raises:
+        CheckpointError: Keys or shapes do not fit; the counts and the first few names are listed.
+    """
+    if hasattr(network, "own_weights"):  # public files of some networks hold more than the network
+        weights = network.own_weights(weights)
+    own = network.state_dict()
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    reshaped = [n for n in own if n in weights and own[n].shape != weights[n].shape]
+    if strict and (missing or unexpected or reshaped):
+        lines = [f"{path} does not fit {type(network).__name__}:"]
+        for what, names in (("missing", missing), ("unexpected", unexpected)):
+            if names:
+                lines.append(f"  {len(names)} {what}: {_first(names)}")
+        if reshaped:
+            shapes = [f"{n} {tuple(weights[n].shape)} instead of {tuple(own[n].shape)}" for n in reshaped]
+            lines.append(f"  {len(reshaped)} of another shape: {_first(shapes)}")
+        lines.append("  Set the arguments of the network as they were when it was trained, or strict_load_*: false.")
+        raise CheckpointError("\n".join(lines))
+    fitting = {name: value for name, value in weights.items() if name in own and name not in reshaped}
+    network.load_state_dict(fitting, strict=False)
+    return missing + unexpected + reshaped
+
+
+def numbered_files(folder: str | Path, prefix: str, suffix: str) -> dict[int, Path]:
+    """Return ``{iteration: file}`` of the files ``<prefix><iteration><suffix>`` in a folder."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)" + re.escape(suffix) + r"$")
+    folder = Path(folder)
+    found = {}
+    for file in folder.iterdir() if folder.is_dir() else ():
+        match = pattern.match(file.name)
+        if match:
+            found[int(match.group(1))] = file
+    return found
+
+
+def prune(folder: str | Path, prefix: str, suffix: str, keep: int) -> None:
+    """Delete all but the ``keep`` newest numbered files."""
+    files = numbered_files(folder, prefix, suffix)
+    for iteration in sorted(files)[:-keep]:
+        files[iteration].unlink()
+
+
+def _first(names: list[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"The folder {path.parent} does not exist either."
+    names = sorted(
+        f.name for f in path.parent.iterdir() if f.suffix in (".pth", ".pt", ".safetensors", ".state", ".ckpt")
+    )
+    return f"{path.parent} holds: {_first(names) or 'no checkpoints'}."

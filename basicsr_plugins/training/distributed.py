@@ -1,0 +1,97 @@
+"""Several processes as one: equal starts, one gradient average per step, results gathered in order.
+
+Networks are not wrapped in DistributedDataParallel. A step of ours may hold several forward and backward passes, some
+of which leave parameters unused (DCPT's second phase, PromptIR's dead layers); DDP's reducer hangs or raises there, or
+syncs once per pass. Gradients are averaged once, after the last backward pass of the step. For networks of 10 to 100 M
+parameters the overlap that DDP offers hides a transfer that is a small part of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+__all__ = [
+    "any_rank",
+    "average_gradients",
+    "gather_objects",
+    "is_distributed",
+    "rank",
+    "send_from_rank_0",
+    "world_size",
+]
+
+
+def is_distributed() -> bool:
+    """Whether a process group with more than one process is running."""
+    return world_size() > 1
+
+
+def rank() -> int:
+    """Return this process's number, 0 outside distributed runs."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes, 1 outside distributed runs."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@torch.no_grad()
+def send_from_rank_0(network: nn.Module) -> None:
+    """Give every process the parameters and buffers of rank 0."""
+    if is_distributed():
+        for tensor in (*network.parameters(), *network.buffers()):
+            dist.broadcast(tensor.data, 0)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients over the processes; a parameter that some rank did not use counts as zero there.
+
+    Parameters that no rank used keep ``grad = None``, so that optimizers leave them (and their momentum) alone.
+    """
+    if not is_distributed():
+        return
+    parameters = list(parameters)
+    if not parameters:
+        return
+    device = parameters[0].device
+    used = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32, device=device)
+    dist.all_reduce(used, op=dist.ReduceOp.MAX)
+    chosen = [parameter for parameter, flag in zip(parameters, used.tolist()) if flag]
+    by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
+    for parameter in chosen:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        by_dtype.setdefault(parameter.grad.dtype, []).append(parameter)
+    for group in by_dtype.values():
+        flat = torch.cat([parameter.grad.reshape(-1) for parameter in group])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        start = 0
+        for parameter in group:
+            parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
+            start += parameter.numel()
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is set on any rank, so that all decide alike."""
+    if not is_distributed():
+        return flag
+    value = torch.tensor(int(flag), device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def gather_objects(items: list[Any]) -> list[Any]:
+    """Return the items of all ranks, rank by rank, on every rank."""
+    if not is_distributed():
+        return items
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, items)
+    return [item for part in parts for item in part]

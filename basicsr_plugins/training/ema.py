@@ -1,0 +1,44 @@
+"""The averaged copy of a network: parameters and floating-point buffers, in stock's arithmetic."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["update_average"]
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move ``average`` towards ``network``: ``average = decay * average + (1 - decay) * network``.
+
+    Floating-point buffers (BatchNorm statistics) are averaged as well, which stock forgets; integer ones are copied.
+
+    Args:
+        average: The copy.
+        network: The network in training, of the same class.
+        decay: 0 copies the network.
+    """
+    targets, sources = [], []
+    for name, target in _tensors(average).items():
+        source = _tensors_of(network, name)
+        if target.is_floating_point():
+            targets.append(target)
+            sources.append(source.to(target.device, target.dtype))
+        else:
+            target.copy_(source)
+    if targets:
+        torch._foreach_mul_(targets, decay)
+        torch._foreach_add_(targets, sources, alpha=1 - decay)
+
+
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        **{name: parameter.data for name, parameter in network.named_parameters()},
+        **dict(network.named_buffers()),
+    }
+
+
+def _tensors_of(network: nn.Module, name: str) -> torch.Tensor:
+    owner, _, leaf = name.rpartition(".")
+    return getattr(network.get_submodule(owner), leaf).detach()

@@ -1,0 +1,166 @@
+"""Restore an image of any size: padding to the network's multiple, overlapping tiles, self-ensemble.
+
+Every step is exact where the network allows it: an identity network gives its input back bit for bit, whatever the
+size, tile and overlap.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
+from basicsr_plugins.errors import OptionError
+
+__all__ = ["Restorer", "self_ensemble", "tiled", "whole_image"]
+
+Restore = Callable[[Tensor], Tensor]
+
+
+class Restorer:
+    """A network with everything that stands between it and an arbitrary image.
+
+    Args:
+        network: Takes ``(n, c, h, w)``, returns ``(n, c, h * scale, w * scale)``.
+        scale: Side of the output over side of the input.
+        pad_multiple: Sides are padded to a multiple of this; None takes the network's own window (``window_size``, as
+            stock SwinIR has it) and otherwise pads nothing.
+        tile: Restore in tiles of this side; None takes the whole image.
+        tile_overlap: Overlap of neighbouring tiles.
+        ensemble: Average over the eight flips and rotations.
+
+    Raises:
+        OptionError: The overlap leaves no progress from tile to tile.
+
+    Example:
+        >>> restore = Restorer(nn.Identity(), tile=64, tile_overlap=16)
+        >>> image = torch.rand(1, 3, 100, 150)
+        >>> torch.equal(restore(image), image)
+        True
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        scale: int = 1,
+        pad_multiple: Optional[int] = None,
+        tile: Optional[int] = None,
+        tile_overlap: int = 32,
+        ensemble: bool = False,
+    ) -> None:
+        if tile is not None and tile_overlap * 2 > tile:
+            raise OptionError(
+                f"val.tile_overlap: {tile_overlap} is more than half of val.tile ({tile}); a tile would be blended "
+                "with more than its neighbours. Use a larger tile or a smaller overlap."
+            )
+        self.network = network
+        self.scale = scale
+        self.multiple = pad_multiple or int(getattr(network, "window_size", 1) or 1)
+        self.tile = tile
+        self.tile_overlap = tile_overlap
+        self.ensemble = ensemble
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Restore ``image`` (n, c, h, w); gradients are up to the caller."""
+
+        def restore(x: Tensor) -> Tensor:
+            return whole_image(self.network, x, self.multiple, self.scale)
+
+        def restore_tiles(x: Tensor) -> Tensor:
+            if self.tile is None or max(x.shape[-2:]) <= self.tile:
+                return restore(x)
+            return tiled(restore, x, self.tile, self.tile_overlap, self.scale)
+
+        return self_ensemble(restore_tiles, image) if self.ensemble else restore_tiles(image)
+
+
+def whole_image(network: Restore, image: Tensor, multiple: int = 1, scale: int = 1) -> Tensor:
+    """Pad right and bottom by reflection to a multiple, restore, crop.
+
+    Args:
+        network: The restoration function.
+        image: ``(n, c, h, w)``.
+        multiple: What the sides must be a multiple of.
+        scale: Side of the output over side of the input.
+    """
+    height, width = image.shape[-2:]
+    return crop_to(network(pad_to_multiple(image, multiple)), height * scale, width * scale)
+
+
+def tiled(restore: Restore, image: Tensor, tile: int, overlap: int, scale: int = 1) -> Tensor:
+    """Restore overlapping tiles and blend them linearly over the overlap.
+
+    The tiles are laid so that the first and the last one end at the image's borders. In the overlap of two neighbours
+    the later one fades in: ``old + weight * (new - old)``, which is exact where both agree.
+
+    Args:
+        restore: Maps ``(n, c, tile, tile)`` to ``(n, c, tile * scale, tile * scale)``.
+        image: ``(n, c, h, w)``.
+        tile: Side of a tile (a side of the image that is shorter is taken whole).
+        overlap: Least overlap of neighbouring tiles, at most half a tile.
+        scale: Side of the output over side of the input.
+
+    Returns:
+        ``(n, c, h * scale, w * scale)``. A network whose receptive field reaches at most ``r`` pixels gives exactly the
+        whole-image result wherever a pixel is at least ``r`` away from the borders of every tile it is blended from;
+        with ``overlap >= 2 r`` the blend runs in such pixels only if its ramp does, so the ramp takes the middle half.
+    """
+    height, width = image.shape[-2:]
+    bands = []
+    for top, bottom in _spans(height, tile, overlap):
+        band: Optional[Tensor] = None
+        end = 0
+        for left, right in _spans(width, tile, overlap):
+            part = restore(image[..., top:bottom, left:right])
+            band = part if band is None else _join(band, part, (end - left) * scale, -1)
+            end = right
+        bands.append((top, bottom, band))
+    result, end = bands[0][2], bands[0][1]
+    for top, bottom, band in bands[1:]:
+        result = _join(result, band, (end - top) * scale, -2)
+        end = bottom
+    return result
+
+
+def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    if length <= tile:
+        return [(0, length)]
+    count = -(-(length - overlap) // (tile - overlap))
+    starts = [round(index * (length - tile) / (count - 1)) for index in range(count)]
+    return [(start, start + tile) for start in starts]
+
+
+def _join(old: Tensor, new: Tensor, shared: int, dim: int) -> Tensor:
+    """Append ``new`` to ``old`` along ``dim``; the last ``shared`` pixels of ``old`` lie over the first of ``new``."""
+    if shared <= 0:
+        return torch.cat([old, new], dim)
+    kept = old.shape[dim] - shared
+    head, tail = old.narrow(dim, 0, kept), old.narrow(dim, kept, shared)
+    start = new.narrow(dim, 0, shared)
+    weight = _ramp(shared, new).view([-1] + [1] * (-1 - dim))
+    return torch.cat([head, tail + weight * (start - tail), new.narrow(dim, shared, new.shape[dim] - shared)], dim)
+
+
+def _ramp(length: int, like: Tensor) -> Tensor:
+    """Weights from 0 to 1 over the middle half: the outer quarters are nearest to a tile's border."""
+    position = (torch.arange(length, dtype=torch.float32, device=like.device) + 0.5) / length
+    return ((position - 0.25) * 2).clamp(0, 1).to(like.dtype)
+
+
+def self_ensemble(restore: Restore, image: Tensor) -> Tensor:
+    """Average the restored images over the four rotations, each with and without a horizontal flip.
+
+    Args:
+        restore: The restoration function.
+        image: ``(n, c, h, w)``.
+    """
+    total: Optional[Tensor] = None
+    for flip in (False, True):
+        for turns in range(4):
+            view = torch.rot90(image.flip(-1) if flip else image, turns, (-2, -1))
+            back = torch.rot90(restore(view), -turns, (-2, -1))
+            back = back.flip(-1) if flip else back
+            total = back if total is None else total + back
+    return total / 8

@@ -1,0 +1,82 @@
+"""fp32, bf16 or fp16 for the forward and backward pass, as one object that the training step asks."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from basicsr_plugins.errors import OptionError
+
+__all__ = ["Precision", "allow_tf32"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """Autocast and, for fp16, loss scaling.
+
+    Args:
+        name: ``fp32`` (neither), ``bf16`` (autocast) or ``fp16`` (autocast and a gradient scaler).
+        device: Where the networks are.
+
+    Raises:
+        OptionError: This torch has no fp16 gradient scaler for this device.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.dtype = _DTYPES.get(name)
+        self.device_type = device.type
+        self.scaler = self._make_scaler() if name == "fp16" else None
+
+    def _make_scaler(self) -> Any:
+        if hasattr(torch.amp, "GradScaler"):
+            return torch.amp.GradScaler(self.device_type)
+        if self.device_type == "cuda":  # torch < 2.3
+            return torch.cuda.amp.GradScaler()
+        raise OptionError(
+            f"train.precision: torch {torch.__version__} has no fp16 training on {self.device_type}; use bf16 or fp32."
+        )
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which losses are computed."""
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device_type, self.dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of one (scaled) loss."""
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Bring the gradients back to their true size, before they are clipped or logged."""
+        if self.scaler:
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Step every optimizer; fp16 skips the ones whose gradients overflowed and lowers the scale."""
+        for optimizer in optimizers:
+            if self.scaler:
+                self.scaler.step(optimizer)
+            else:
+                optimizer.step()
+        if self.scaler:
+            self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scaler's state (empty without one)."""
+        return self.scaler.state_dict() if self.scaler else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the scaler's state."""
+        if self.scaler and state:
+            self.scaler.load_state_dict(state)
+
+
+def allow_tf32(allowed: bool | None) -> None:
+    """Switch TF32 for matrix products and convolutions on or off; None leaves torch's setting alone."""
+    if allowed is not None:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed

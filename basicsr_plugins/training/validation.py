@@ -1,0 +1,155 @@
+"""Validation over one data set: sharded over ranks, any image, metrics equal to one rank's, nothing overwritten."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from os import path as osp
+from typing import Any
+
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from basicsr_plugins import stock
+from basicsr_plugins.training import distributed
+
+__all__ = [
+    "average_metrics",
+    "format_table",
+    "images_of",
+    "measure_image",
+    "metric_is_lower_better",
+    "validate",
+]
+
+
+def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bool) -> list[dict[str, Any]]:
+    """Restore every image of a data set and return one record per image, in the data set's order, on every rank.
+
+    Args:
+        model: A ``RestorationModel``.
+        dataloader: BasicSR's validation loader (one image a batch).
+        current_iter: The iteration, or the test's name.
+        save_img: Save the restored images where stock saves them.
+
+    Returns:
+        Records with ``index``, ``name``, ``metrics`` (name to float) and whatever the recipe's ``judge`` adds.
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    dataset = dataloader.dataset
+    indices = list(range(rank, len(dataset), world))
+    loader = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=0) if world > 1 else dataloader
+    saver = _Saver(model.opt, dataset.opt["name"], current_iter) if save_img else None
+    records = []
+    steps = zip(indices, loader)
+    if model.val_settings.pbar and rank == 0:
+        steps = tqdm(steps, total=len(indices), unit="image", desc=dataset.opt["name"])
+    for index, data in steps:
+        model.feed_data(data)
+        model.test()
+        record = {"index": index, "name": _name(data), "metrics": {}, **model.judge()}
+        images = images_of(model)
+        if "rain_mask" in data:
+            images["rain_mask"] = data["rain_mask"][0, 0].cpu().numpy()
+        if saver:
+            saver.save(images["img"], record["name"], index)
+        for name, options in (model.val_settings.metrics or {}).items():
+            value = measure_image(images, options)
+            if value is not None:
+                record["metrics"][name] = value
+        records.append(record)
+    return sorted(distributed.gather_objects(records), key=lambda record: record["index"])
+
+
+def average_metrics(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the mean of every metric over the images that have it, summed in the data set's order."""
+    names = dict.fromkeys(name for record in records for name in record["metrics"])
+    means = {}
+    for name in names:
+        values = [record["metrics"][name] for record in records if name in record["metrics"]]
+        means[name] = sum(values) / len(values)
+    return means
+
+
+def metric_is_lower_better(options: dict[str, Any]) -> bool:
+    """Whether a lower value of this metric is better: as ``better`` says, or as the metric itself states."""
+    if "better" in options:
+        return options["better"] == "lower"
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    known = dict(iter(METRIC_REGISTRY))
+    return getattr(known.get(options.get("type")), "higher_is_better", True) is False
+
+
+def format_table(results: dict[str, dict[str, float]]) -> str:
+    """Return the results of several data sets, one line each, with their average, as papers print them."""
+    metrics = list(dict.fromkeys(name for values in results.values() for name in values))
+    width = max(len(name) for name in [*results, "average"])
+    lines = [" " * width + "".join(f"{name:>16}" for name in metrics)]
+
+    def line(title: str, values: dict[str, float]) -> str:
+        cells = (f"{values[m]:16.4f}" if m in values else f"{'-':>16}" for m in metrics)
+        return f"{title:<{width}}" + "".join(cells)
+
+    lines += [line(title, values) for title, values in results.items()]
+    means = {}
+    for name in metrics:
+        values = [row[name] for row in results.values() if name in row]
+        means[name] = sum(values) / len(values)
+    return "\n".join([*lines, line("average", means)])
+
+
+class _Saver:
+    """Stock's places and names for restored images; a name that was used already gets the image's number."""
+
+    def __init__(self, opt: dict[str, Any], dataset_name: str, current_iter: Any) -> None:
+        self.opt, self.dataset_name, self.current_iter = opt, dataset_name, current_iter
+        self.used: set[str] = set()
+
+    def save(self, image: Any, name: str, index: int) -> None:
+        from basicsr.utils import imwrite
+
+        if name in self.used:
+            name = f"{name}_{index}"
+        self.used.add(name)
+        root = self.opt["path"]["visualization"]
+        if self.opt["is_train"]:
+            path = osp.join(root, name, f"{name}_{self.current_iter}.png")
+        else:
+            ending = self.opt["val"].get("suffix") or self.opt["name"]
+            path = osp.join(root, self.dataset_name, f"{name}_{ending}.png")
+        imwrite(image, path)
+
+
+def _name(data: dict[str, Any]) -> str:
+    path = (data.get("lq_path") or data.get("gt_path") or ["image"])[0]
+    return osp.splitext(osp.basename(path))[0]
+
+
+def images_of(model: Any) -> dict[str, Any]:
+    """Return uint8 BGR images under the names that stock's metrics use, and the input as ``img_lq``."""
+    from basicsr.utils import tensor2img
+
+    visuals = model.get_current_visuals()
+    images = {"img": tensor2img([visuals["result"]]), "img_lq": tensor2img([visuals["lq"]])}
+    if "gt" in visuals:
+        images["img2"] = tensor2img([visuals["gt"]])
+    return images
+
+
+def measure_image(images: dict[str, Any], options: dict[str, Any]) -> float | None:
+    """Return one metric of one image, or None where it needs a clean image and there is none."""
+    from basicsr.metrics import calculate_metric
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    metric = dict(iter(METRIC_REGISTRY)).get(options["type"])
+    parameters = inspect.signature(metric).parameters if metric else {}
+    given = {name: image for name, image in images.items() if name in parameters or name == "img"}
+    if metric is None:
+        stock.logger().warning(f"val.metrics: {options['type']!r} is not registered.")
+        return None
+    needed = [n for n, p in parameters.items() if p.default is p.empty and n in ("img2", "img_lq") and n not in given]
+    if needed:
+        return None
+    value = float(calculate_metric(given, {key: value for key, value in options.items() if key != "better"}))
+    return None if math.isnan(value) else value  # a metric's way to pass over an image
