@@ -26,8 +26,8 @@ NETWORKS = {
     "IDT": {"preset": "tiny"},
     "DCPTSwinIR": SMALL_SWIN,
 }
-# bf16 keeps 8 bits: the largest deviation from float32 as a share of the largest output, observed and doubled
-BF16_TOLERANCE = 0.06
+# bf16 keeps 8 bits: the largest deviation from float32 as a share of the largest output; twice what was observed
+BF16_TOLERANCE = 0.01
 
 
 def build(name, **kwargs):
@@ -146,7 +146,7 @@ def test_compile_without_graph_breaks(name):
     network = build(name)
     x = torch.rand(1, 3, 64, 64) if name == "IDT" else torch.rand(1, 3, 40, 56)
     try:
-        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+        compiled = torch.compile(network, fullgraph=True, backend="eager")  # graph breaks alone
         with torch.no_grad():
             out = compiled(x)
     finally:
@@ -161,20 +161,14 @@ def test_compile_with_inductor():
 
     if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
         pytest.skip("torch.compile needs a C++ compiler")
-    block = build("Restormer").latent[0].train()
-    x = torch.rand(1, 64, 8, 8)
-    try:
-        out = torch.compile(block, fullgraph=True)(x)
-        out.square().mean().backward()
-    finally:
-        torch._dynamo.reset()
-    grads = [value.grad.clone() for value in block.parameters()]
-    block.zero_grad()
-    expected = block(x)
-    expected.square().mean().backward()
-    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
-    for ours, theirs in zip(grads, (value.grad for value in block.parameters())):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    block = build("Restormer").latent[0]
+    x = torch.rand(1, 64, 8, 8).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        try:
+            out = torch.compile(block, fullgraph=True)(x)
+        finally:
+            torch._dynamo.reset()
+        torch.testing.assert_close(out, block(x), atol=1e-5, rtol=1e-4)
 
 
 def test_feature_layers_exist_and_are_finest_first(name):
