@@ -33,7 +33,7 @@ def degradations(names: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def phases(installed, stock_basicsr, photographs, tmp_path_factory):
-    """Run everything in order; return the checkout, the logs, and what the first adapter's file held before the rest."""
+    """Run everything in order; return the checkout, the logs, and what the frozen files held before the fourth."""
     checkout = tmp_path_factory.mktemp("abair") / "BasicSR"
     shutil.copytree(stock_basicsr, checkout)
     shutil.copytree(photographs, checkout / "datasets" / "demo")
