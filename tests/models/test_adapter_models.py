@@ -112,8 +112,9 @@ def adapter_options(tmp_path, base, name="dark", peft_opt=None, **sections):
 def adapters(tmp_path, base):
     """Two trained adapters of ``base``, as AdapterModel saves them."""
     folders = {}
-    for name in ("dark", "noise"):
+    for seed, name in enumerate(("dark", "noise")):
         model = build(adapter_options(tmp_path, base, name))
+        torch.manual_seed(10 + seed)
         for parameter in model.adapter.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
         model.save(0, -1)
