@@ -7,8 +7,7 @@ import shutil
 
 import pytest
 import torch
-
-from options import plain, write_options
+from option_copies import plain, write_options
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 FIRST, ADDED = ["rain", "low_light", "haze"], "noise"

@@ -272,6 +272,24 @@ def test_resuming_goes_on_exactly(tmp_path, base):
     )
 
 
+def test_a_saved_adapter_is_tested_and_trained_further(tmp_path, base, adapters):
+    opt = adapter_options(tmp_path, base)
+    opt["adapter"]["folder"] = adapters["noise"]
+    tested = build({**opt, "is_train": False})
+    tested.feed_data(batch(1))
+    tested.test()
+    blended = build({**blend_options(tmp_path, base, adapters, {"mode": "noise"}), "is_train": False})
+    blended.feed_data(batch(1))
+    blended.test()
+    torch.testing.assert_close(tested.output, blended.output, rtol=1e-4, atol=1e-5)
+    further = build(opt)
+    before = state(further.net_g)
+    run(further, 1)
+    changed = {name for name, tensor in state(further.net_g).items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(".lora_" in name for name in changed)
+
+
 def test_only_the_newest_adapters_are_kept(tmp_path, base):
     model = build(adapter_options(tmp_path, base, train={"keep_last": 2}))
     for iteration in (9, 10, 11):
