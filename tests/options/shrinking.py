@@ -18,8 +18,8 @@ from basicsr_plugins.training.checkpoint_io import save
 OPTIONS = Path(__file__).parents[2] / "options"
 #: Arguments that say what a network is for, not how large it is.
 KEPT = {
-    "type", "num_classes", "upscale", "in_chans", "img_range", "upsampler", "resi_connection", "num_in_ch", "num_out_ch",
-    "inp_channels", "out_channels", "LayerNorm_type", "padding", "train_size", "res_scale", "rgb_mean", "unit_range",
+    "type", "num_classes", "upscale", "in_chans", "img_range", "upsampler", "resi_connection", "num_in_ch",
+    "num_out_ch", "inp_channels", "out_channels", "LayerNorm_type", "padding", "train_size", "res_scale", "rgb_mean", "unit_range",
 }  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "NAFNet": {"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
@@ -74,7 +74,7 @@ class Shrunk:
         for key in [key for key in opt if key.startswith("network_")]:
             opt[key] = small_network(opt[key])
         for phase, section in opt["datasets"].items():
-            section["phase"] = phase.split("_")[0]
+            section.update(phase=phase.split("_")[0], scale=opt["scale"])
             self._shrink_dataset(section, opt["scale"])
         if is_train:
             _shrink_training(opt)
@@ -91,6 +91,8 @@ class Shrunk:
         for key in [key for key in section if key.startswith("dataroot")]:
             kind = "lq" if key == "dataroot_lq" else "gt"
             section[key] = str(self.folder / (f"x{scale}" if kind == "lq" and scale > 1 else kind))
+        if "dataroot_lq" in section and "dataroot_gt" not in section:
+            section.update(dataroot_gt=str(self.folder / "gt"), pair="same")  # test_data_option_fragments has the rules
         section.pop("meta_info_file", None)
         section.pop("cache", None)
         if "filename_tmpl" in section:
@@ -137,9 +139,11 @@ class Shrunk:
         blend = opt.get("blend")
         if not blend:
             return
-        blend["adapters"] = {name: str(self._adapter(opt, name)) for name in blend["adapters"]}
+        for key in ("adapters", "add"):
+            if blend.get(key):
+                blend[key] = {name: str(self._adapter(name)) for name in blend[key]}
 
-    def _adapter(self, opt: dict[str, Any], name: str) -> Path:
+    def _adapter(self, name: str) -> Path:
         folder = self.folder / "adapters" / name
         if not folder.exists():
             source = f"demo/abair_adapter_{name}.yml"
