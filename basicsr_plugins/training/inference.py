@@ -6,7 +6,7 @@ size, tile and overlap.
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class Restorer:
             )
         self.network = network
         self.scale = scale
-        self.multiple = pad_multiple or int(getattr(network, "window_size", 1) or 1)
+        self.multiple = pad_multiple or _own_multiple(network)
         self.tile = tile
         self.tile_overlap = tile_overlap
         self.ensemble = ensemble
@@ -74,6 +74,16 @@ class Restorer:
             return tiled(restore, x, self.tile, self.tile_overlap, self.scale)
 
         return self_ensemble(restore_tiles, image) if self.ensemble else restore_tiles(image)
+
+
+def _own_multiple(network: Any) -> int:
+    """Return what a network needs its sides to be a multiple of, where it does not pad by itself."""
+    own = getattr(network, "window_size", None)
+    if own is None and any(base.__name__ == "SwinIR" for base in type(network).__mro__):
+        # BasicSR's SwinIR keeps its window in the blocks alone
+        windows = (getattr(module, "window_size", None) for module in network.modules())
+        own = max((window for window in windows if isinstance(window, int)), default=1)
+    return int(own or 1)
 
 
 def whole_image(network: Restore, image: Tensor, multiple: int = 1, scale: int = 1) -> Tensor:
