@@ -60,6 +60,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the generation loss, then the classification loss."""
+        self.need("lq", "gt", "degradation")
         # generation: a clean image in, the same clean image out (or, for the ablation, from the degraded one)
         shown = self.gt if self.settings.pixel_input == "gt" else self.lq
         yield self.restoration_losses(self.restore(shown), self.gt)
