@@ -182,12 +182,20 @@ def to_type(value: Any, annotation: Any) -> tuple[Any, str]:
 def _fit_union(value: Any, choices: tuple[Any, ...]) -> tuple[Any, str]:
     problems = []
     # exact types first, so that 1 stays an int under Union[float, int]
+    plain = [choice for choice in choices if not _is_foreign(choice)]
     for choice in sorted(choices, key=lambda choice: choice is float):
+        if _is_foreign(choice) and set(plain) - {type(None)} and not isinstance(value, choice):
+            continue  # torch writes "float or Tensor": an option file can only mean the float
         fitted, problem = to_type(value, choice)
         if not problem:
             return fitted, ""
         problems.append(problem)
     return value, " or ".join(dict.fromkeys(problems))
+
+
+def _is_foreign(choice: Any) -> bool:
+    """Whether an annotation is a class whose objects no option file can hold."""
+    return inspect.isclass(choice) and choice.__module__ not in ("builtins", "collections.abc", "typing")
 
 
 def _fit_sequence(value: Any, container: Any, arguments: tuple[Any, ...]) -> tuple[Any, str]:

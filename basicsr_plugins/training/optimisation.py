@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
@@ -164,8 +165,11 @@ class WarmUp:
         """Set the rates of iteration ``current_iter`` (counted from 1)."""
         self._write(lambda rate: rate)
         if current_iter > 1:
-            for scheduler in self.schedulers:
-                scheduler.step()
+            with warnings.catch_warnings():
+                # an iteration of an accumulation window, or one that was skipped, has no optimizer step before it
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                for scheduler in self.schedulers:
+                    scheduler.step()
         self.scheduled = self._rates()
         if 0 < current_iter < warmup_iter:
             self._write(lambda rate: rate * current_iter / warmup_iter)
