@@ -18,7 +18,7 @@ from basicsr_plugins.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.options import check_call, parse
 from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.random_state import preserved_random_state
-from basicsr_plugins.training.settings import LoggerSettings, PathSettings, ValSettings
+from basicsr_plugins.training.settings import LoggerSettings, PathSettings
 
 __all__ = ["check_options"]
 
@@ -60,9 +60,12 @@ def check_options(opt: Mapping[str, Any]) -> None:
 
 
 def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
+    sections: Mapping[str, type] = getattr(model, "sections", {})  # what a recipe has beside the stock sections
     for key in opt:
-        if key not in TOP_LEVEL and not key.startswith("network_"):
-            raise OptionError(f"{key}: {one_of(key, [*TOP_LEVEL[:14], *_networks_of(model)], 'option')}")
+        if key not in TOP_LEVEL and key not in sections and not key.startswith("network_"):
+            raise OptionError(f"{key}: {one_of(key, [*TOP_LEVEL[:14], *sections, *_networks_of(model)], 'option')}")
+    for key, schema in sections.items():
+        parse(schema, opt.get(key) or {}, key)
     networks = _networks_of(model)
     for key in opt:
         if key.startswith("network_") and key not in networks:
@@ -72,7 +75,7 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
         parse(LoggerSettings, opt.get("logger") or {}, "logger")
         _check_training_parts(opt["train"], model)
         _check_progressive(opt)
-    val = parse(ValSettings, opt.get("val") or {}, "val")
+    val = parse(model.ValSettings, opt.get("val") or {}, "val")
     if opt.get("is_train") and opt.get("val") is not None and val.val_freq is None:
         raise OptionError("val.val_freq: this option is required: the iterations between validations.")
     if val.tile is not None:
@@ -119,6 +122,7 @@ def _check_progressive(opt: Mapping[str, Any]) -> None:
 
 
 def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
+    from basicsr_plugins.models.spn import check_spn
     from basicsr_plugins.training.optimisation import check_optimizer, check_scheduler
 
     for key, value in train.items():
@@ -128,6 +132,8 @@ def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
             check_scheduler(value, "train.scheduler")
         elif key == "compile" and isinstance(value, Mapping):
             check_call(torch.compile, value, "train.compile")
+        elif key == "spn_opt" and value is not None:
+            check_spn(value)
         elif key.endswith("_opt") and isinstance(value, Mapping) and "type" in value:
             _check_loss(value, f"train.{key}")
     for name, value in (train.get("extra_losses") or {}).items():

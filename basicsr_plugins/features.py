@@ -66,6 +66,13 @@ class FeatureTap:
             OptionError: A tapped module was not reached, ran more than once, or puts out something else than a map or
                 tokens.
         """
+        return self._run(image, self.stop_early)[1]
+
+    def with_output(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the network's output and the features, from one forward pass."""
+        return self._run(image, stop_early=False)
+
+    def _run(self, image: Tensor, stop_early: bool) -> tuple[Any, list[Tensor]]:
         found: dict[str, Tensor] = {}
 
         def collect(name: str) -> Any:
@@ -73,15 +80,16 @@ class FeatureTap:
                 if name in found:
                     raise OptionError(f"feature_layers: {name!r} runs more than once in a forward pass; tap another")
                 found[name] = _as_map(name, output, inputs, image)
-                if self.stop_early and len(found) == len(self.layers):
+                if stop_early and len(found) == len(self.layers):
                     raise _Stop
 
             return hook
 
+        output = None
         handles = [module.register_forward_hook(collect(name)) for name, module in self._modules.items()]
         try:
             # forward, not __call__: a compiled network runs eagerly here, where the hooks are seen
-            self.network.forward(image)
+            output = self.network.forward(image)
         except _Stop:
             pass
         finally:
@@ -90,7 +98,7 @@ class FeatureTap:
         missing = [name for name in self.layers if name not in found]
         if missing:
             raise OptionError(f"feature_layers: {missing[0]!r} did not run in the forward pass; tap another module.")
-        return [found[name] for name in self.layers]
+        return output, [found[name] for name in self.layers]
 
     def shapes(self, channels: int = 3, size: int = 64) -> list[tuple[int, int, int]]:
         """Return ``(c, h, w)`` of every feature for an image of ``size`` x ``size``, from a dry run."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable, Literal, TypeVar, Union
@@ -26,6 +27,7 @@ __all__ = ["check_call", "check_value", "fraction", "non_negative", "option", "p
 
 Schema = TypeVar("Schema")
 _REQUIRED = dataclasses.MISSING
+_YAML_TYPES = (bool, int, float, str, list, dict)
 
 
 def option(
@@ -173,29 +175,27 @@ def to_type(value: Any, annotation: Any) -> tuple[Any, str]:
         return _fit_sequence(value, container, arguments)
     if (inspect.isclass(container) and issubclass(container, dict)) or _is_abstract(container, "Mapping"):
         return _fit_mapping(value, arguments)
-    if inspect.isclass(container) and container.__module__ != "builtins":
-        # an object that only a Python caller can give (a module, a callable): not ours to judge
-        return value, ""
+    if inspect.isclass(container) and isinstance(value, _YAML_TYPES) and not _takes(container, value):
+        return value, f"a {container.__name__}"  # an object that only a Python caller can give
     return value, ""
+
+
+def _takes(container: type, value: Any) -> bool:
+    try:
+        return isinstance(value, container) or (isinstance(value, str) and issubclass(container, os.PathLike))
+    except TypeError:  # a protocol that cannot be asked
+        return True
 
 
 def _fit_union(value: Any, choices: tuple[Any, ...]) -> tuple[Any, str]:
     problems = []
     # exact types first, so that 1 stays an int under Union[float, int]
-    plain = [choice for choice in choices if not _is_foreign(choice)]
     for choice in sorted(choices, key=lambda choice: choice is float):
-        if _is_foreign(choice) and set(plain) - {type(None)} and not isinstance(value, choice):
-            continue  # torch writes "float or Tensor": an option file can only mean the float
         fitted, problem = to_type(value, choice)
         if not problem:
             return fitted, ""
         problems.append(problem)
     return value, " or ".join(dict.fromkeys(problems))
-
-
-def _is_foreign(choice: Any) -> bool:
-    """Whether an annotation is a class whose objects no option file can hold."""
-    return inspect.isclass(choice) and choice.__module__ not in ("builtins", "collections.abc", "typing")
 
 
 def _fit_sequence(value: Any, container: Any, arguments: tuple[Any, ...]) -> tuple[Any, str]:

@@ -27,6 +27,20 @@ RECIPES: dict[str, dict[str, Any]] = {
         "network_dc": {"type": "DegradationClassifier", "preset": "slim", "num_classes": 2},
         "train": {"optim_dc": ADAM, "feature_layers": ["body.3", "body.1"]},
     },
+    "spn": {
+        "model_type": "SPNModel",
+        "train": {
+            "spn_opt": {
+                "loss": {"type": "SPNLoss", "features": "pixel", "loss_weight": 0.01},
+                "negatives": {"steps": [1, 2], "decay": 0.1},
+            }
+        },
+    },
+    "adapter": {
+        "model_type": "AdapterModel",
+        "adapter": {"name": "noise", "peft_opt": {"target": "all", "r": 2, "lora_alpha": 2}},
+        "path": {"pretrain_network_g": "BASE"},
+    },
 }
 
 
@@ -66,7 +80,26 @@ def option_file(images: Path, recipe: str = "plain", **changes: Any) -> dict[str
         "train": {"total_iter": 4, "optim_g": ADAM, "pixel_opt": LOSS},
         "logger": {"print_freq": 1, "save_checkpoint_freq": 1000},
     }
-    return merge(merge(plain, RECIPES[recipe]), changes)
+    options = merge(merge(plain, RECIPES[recipe]), changes)
+    if options["path"].get("pretrain_network_g") == "BASE":
+        options["path"]["pretrain_network_g"] = str(write_base(images.parent / "base.pth"))
+    return options
+
+
+def write_base(path: Path) -> Path:
+    """Write weights of ``NETWORK``, for recipes that start from some."""
+    from basicsr_plugins import registration
+    from basicsr_plugins.training.checkpoint_io import save
+    from basicsr_plugins.training.random_state import preserved_random_state
+
+    if not path.exists():
+        registration.register_all()
+        with preserved_random_state():
+            torch.manual_seed(7)
+            arguments = {key: value for key, value in NETWORK.items() if key != "type"}
+            network = registration.lookup("arch", NETWORK["type"])(**arguments)
+        save({"params": network.state_dict()}, path)
+    return path
 
 
 def write_options(path: Path, options: dict[str, Any]) -> Path:
@@ -82,6 +115,7 @@ def parsed_options(folder: Path, recipe: str = "plain", is_train: bool = True, *
     options.update(dist=False, rank=0, world_size=1, auto_resume=False, is_train=is_train, root_path=str(folder))
     root = folder / "experiments" / "tiny"
     options["path"] = {
+        **options["path"],
         "experiments_root": str(root),
         "models": str(root / "models"),
         "training_states": str(root / "training_states"),
@@ -151,7 +185,7 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
         if not isinstance(second, (list, tuple)) or len(first) != len(second):
             return [path]
         return [p for i, (a, b) in enumerate(zip(first, second)) for p in differences(a, b, f"{path}/{i}")]
-    return [] if first == second or (first != first and second != second) else [path]
+    return [] if repr(first) == repr(second) else [path]
 
 
 def run_command(*arguments: str) -> int:

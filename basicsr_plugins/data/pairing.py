@@ -98,13 +98,18 @@ def pair_up(
     for path in lq_files:
         wanted = _target(path.relative_to(lq_root), name, argument)
         target = by_name.get(wanted) if name == "same" else by_stem.get(wanted)
+        if target is None and name == "prefix":  # many to one: OTS has part1 ... part4 beside one flat clean folder
+            target = by_stem.get(Path(wanted).name)
         if target is None or target == path:
             result.missing.append(f"{path} (looked for {wanted} in {gt_root})")
         else:
             result.pairs.append((path, target))
             used.add(target)
     degraded = set(lq_files)
-    result.unused = [path for path in gt_files if path not in used and path not in degraded]
+    clean = gt_files
+    if name == "folder":  # a tree may hold more than the two halves (GoPro's blur_gamma)
+        clean = [path for path in gt_files if _split(argument)[1] in path.relative_to(gt_root).parent.parts]
+    result.unused = [path for path in clean if path not in used and path not in degraded]
     return result
 
 

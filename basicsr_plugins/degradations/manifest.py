@@ -15,7 +15,7 @@ from basicsr_plugins.data.files import first_few, image_files
 from basicsr_plugins.data.images import read_image, to_float
 from basicsr_plugins.degradations.base import Degradation
 from basicsr_plugins.degradations.build import build_degradation
-from basicsr_plugins.errors import DataError
+from basicsr_plugins.errors import DataError, OptionError
 
 __all__ = ["MANIFEST", "degrade_folder", "image_rng", "rebuild_folder"]
 
@@ -95,7 +95,9 @@ def rebuild_folder(
         entries = [(entry["image"], entry["output"], entry["params"]) for entry in content["images"]]
     except OSError as error:
         raise DataError(f"{manifest}: cannot be read ({error.strerror or error}).") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except OptionError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:  # among them bytes that are no text, and text that is no JSON
         raise DataError(f"{manifest}: is no manifest of 'basicsr-plugins degrade' ({error}).") from error
     root = source if source.is_dir() else source.parent
     missing = [name for name, _, _ in entries if not (root / name).is_file()]

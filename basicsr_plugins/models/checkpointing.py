@@ -111,6 +111,7 @@ class Checkpointing:
                 "random": distributed.gather_objects([[random_state.get_random_state(), self.random_stream.state]]),
                 "batches_into_epoch": self.batches_into_epoch,
                 "recipe": self.extra_state(),
+                "spn": self.spn.state_dict() if self.spn else None,
             },
         }
 
@@ -190,6 +191,10 @@ class Checkpointing:
         self.best_metric_results = ours["best"]
         self.load_extra_state(ours["recipe"])
         self.load_window_state(ours.get("window"))
+        if self.spn and ours.get("spn"):
+            self.spn.load_state_dict(ours["spn"])
+        elif self.spn:
+            stock.logger().warning("path.resume_state was written without train.spn_opt: its negatives start here.")
         outside, self.random_stream.state = ours["random"][distributed.rank() % len(ours["random"])]
         random_state.set_random_state(outside)
         # once more when the sampler starts: building the loader's iterator draws from the same generators

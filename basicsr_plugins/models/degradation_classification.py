@@ -71,7 +71,7 @@ class DegradationClassification:
             files = ", ".join(map(str, data.get("lq_path") or []))
             raise DataError(
                 f"network_dc.num_classes: the classifier has {self.num_classes} classes (labels 0 to "
-                f"{self.num_classes - 1}), the batch has labels from {int(labels.min())} to {int(labels.max())}: {files}."
+                f"{self.num_classes - 1}), the batch has {int(labels.min())} to {int(labels.max())}: {files}."
             )
         super().feed_data(data)
 

@@ -15,6 +15,9 @@ __all__ = ["Reporting"]
 class Reporting:
     """Validation in stock's interface; every rank takes its share."""
 
+    #: The names, among what ``summarise`` returns, for which a lower value is better.
+    lower_is_better: frozenset[str] = frozenset()
+
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Validate over all ranks."""
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
@@ -31,6 +34,8 @@ class Reporting:
             network.train(self.is_train)
         extra, text = self.summarise(records, dataset_name)
         self.metric_results = {**average_metrics(records), **extra}
+        if self.is_train and self.spn and dataset_name == self._first_validated():
+            self.spn.after_validation(self.metric_results)
         self._leave_no_image_behind()
         self.results[dataset_name] = dict(self.metric_results)
         improved = self._remember_best(dataset_name, current_iter)
@@ -38,6 +43,9 @@ class Reporting:
             self._report(dataset_name, current_iter, tb_logger, text, len(records))
             if self.is_train and self.settings.save_best:
                 self.save_best(dataset_name, improved)
+
+    def _first_validated(self) -> str:
+        return next(options["name"] for phase, options in self.opt["datasets"].items() if phase != "train")
 
     def _leave_no_image_behind(self) -> None:
         for key in ("lq", "gt", "output", *self.batch_keys):
@@ -49,7 +57,7 @@ class Reporting:
         improved = []
         for name, value in self.metric_results.items():
             options = (self.val_settings.metrics or {}).get(name, {})
-            lower = metric_is_lower_better(options) if options else False
+            lower = metric_is_lower_better(options) if options else name in self.lower_is_better
             old = best.get(name)
             if math.isnan(value) and old is not None:
                 continue

@@ -18,6 +18,7 @@ from basicsr_plugins import stock
 from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.models.checkpointing import Checkpointing
 from basicsr_plugins.models.reporting import Reporting
+from basicsr_plugins.models.spn import SPN
 from basicsr_plugins.options import parse
 from basicsr_plugins.registration import provides
 from basicsr_plugins.training import distributed
@@ -60,7 +61,10 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
     """
 
     Settings: ClassVar[type[TrainSettings]] = TrainSettings
+    ValSettings: ClassVar[type[ValSettings]] = ValSettings
     network_names: ClassVar[tuple[str, ...]] = ("g",)
+    #: What ``train.spn_opt`` adds, where it is set.
+    spn: Optional[SPN] = None
 
     def __init__(self, opt: dict[str, Any]) -> None:
         BaseModel.__init__(self, opt)
@@ -70,7 +74,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
                 f"--nproc_per_node={opt['num_gpu']} ... --launcher pytorch), or use num_gpu: 1."
             )
         self.settings = parse(self.Settings, opt["train"], "train") if self.is_train else None
-        self.val_settings = parse(ValSettings, opt.get("val") or {}, "val")
+        self.val_settings = parse(self.ValSettings, opt.get("val") or {}, "val")
         self.scale = opt.get("scale", 1)
         self.results: dict[str, dict[str, float]] = {}
         self.networks: dict[str, nn.Module] = {}
@@ -92,6 +96,8 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
         self.cri_pix = self.make_loss(self.settings.pixel_opt)
         self.cri_perceptual = self.make_loss(self.settings.perceptual_opt)
         self.extra_losses = {name: self.make_loss(options) for name, options in self.settings.extra_losses.items()}
+        if self.settings.spn_opt is not None:
+            self.spn = SPN(self.settings.spn_opt, self.net_g, lambda: build_network(self.network_options("g")))
         if not (self.cri_pix or self.cri_perceptual or self.extra_losses):
             raise OptionError("train: no loss is set; give pixel_opt, perceptual_opt or extra_losses.")
 
@@ -137,6 +143,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
 
     def restore(self, image: Tensor) -> Tensor:
         """Run ``net_g`` for training; the result is float32, so that losses are, whatever the precision."""
+        self.shown = image
         return self.net_g(image).float()
 
     def make_loss(self, options: Optional[dict[str, Any]]) -> Optional[nn.Module]:
@@ -144,7 +151,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
         return build_loss(options).to(self.device) if options else None
 
     def restoration_losses(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
-        """Return stock's pixel and perceptual losses and the extra ones, by log name."""
+        """Return stock's pixel and perceptual losses, the extra ones and SPN's, by log name."""
         losses: dict[str, Tensor] = OrderedDict()
         if self.cri_pix:
             losses["l_pix"] = self.cri_pix(output, gt)
@@ -155,6 +162,8 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
         for name, loss in self.extra_losses.items():
             value = loss(output, gt)
             losses.update(value if isinstance(value, dict) else {name: value})
+        if self.spn:
+            losses.update(self.spn.losses(output, gt, self.shown))
         return losses
 
     # -- set-up -----------------------------------------------------------------------------------------------------
@@ -327,6 +336,8 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
         self.precision.step(self.optimizers)
         for name, average in self.averages.items():
             update_average(average, self.networks[name], self.ema_decay)
+        if self.spn:
+            self.logged.update(self.spn.after_step(self.net_g))
 
     def get_current_log(self) -> dict[str, float]:
         """Return the last iteration's losses as numbers, averaged over the ranks."""

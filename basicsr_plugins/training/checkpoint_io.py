@@ -116,7 +116,7 @@ def read_checkpoint(path: str | Path) -> Any:
     """Read a ``.pth``, ``.state``, ``.ckpt`` ... or ``.safetensors`` file onto the CPU without running code from it.
 
     Raises:
-        CheckpointError: There is no such file, it is truncated, or it holds more than tensors and plain values.
+        CheckpointError: No such file; it is truncated; or it holds other objects than tensors and plain values.
         DependencyError: The package safetensors is missing.
     """
     path = Path(path).expanduser()
@@ -172,6 +172,8 @@ def load_state(
     Raises:
         CheckpointError: Keys or shapes do not fit; the counts and the first few names are listed.
     """
+    if hasattr(network, "own_weights"):  # public files of some networks hold more than the network
+        weights = network.own_weights(weights)
     own = network.state_dict()
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]

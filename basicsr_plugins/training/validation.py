@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import os
 from os import path as osp
 from typing import Any
@@ -14,7 +15,14 @@ from tqdm import tqdm
 from basicsr_plugins import stock
 from basicsr_plugins.training import distributed
 
-__all__ = ["average_metrics", "format_table", "metric_is_lower_better", "validate"]
+__all__ = [
+    "average_metrics",
+    "format_table",
+    "images_of",
+    "measure_image",
+    "metric_is_lower_better",
+    "validate",
+]
 
 
 def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bool) -> list[dict[str, Any]]:
@@ -42,11 +50,13 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
         model.feed_data(data)
         model.test()
         record = {"index": index, "name": _name(data), "metrics": {}, **model.judge()}
-        images = _images(model)
+        images = images_of(model)
+        if "rain_mask" in data:
+            images["rain_mask"] = data["rain_mask"][0, 0].cpu().numpy()
         if saver:
             record["saved"] = saver.save(images["img"], record["name"], index)
         for name, options in (model.val_settings.metrics or {}).items():
-            value = _measure(images, options)
+            value = measure_image(images, options)
             if value is not None:
                 record["metrics"][name] = value
         records.append(record)
@@ -142,7 +152,7 @@ def _name(data: dict[str, Any]) -> str:
     return osp.splitext(osp.basename(path))[0]
 
 
-def _images(model: Any) -> dict[str, Any]:
+def images_of(model: Any) -> dict[str, Any]:
     """Return uint8 BGR images under the names that stock's metrics use, and the input as ``img_lq``."""
     from basicsr.utils import tensor2img
 
@@ -153,7 +163,7 @@ def _images(model: Any) -> dict[str, Any]:
     return images
 
 
-def _measure(images: dict[str, Any], options: dict[str, Any]) -> float | None:
+def measure_image(images: dict[str, Any], options: dict[str, Any]) -> float | None:
     """Return one metric of one image, or None where it needs a clean image and there is none."""
     from basicsr.metrics import calculate_metric
     from basicsr.utils.registry import METRIC_REGISTRY
@@ -167,4 +177,5 @@ def _measure(images: dict[str, Any], options: dict[str, Any]) -> float | None:
     needed = [n for n, p in parameters.items() if p.default is p.empty and n in ("img2", "img_lq") and n not in given]
     if needed:
         return None
-    return float(calculate_metric(given, {key: value for key, value in options.items() if key != "better"}))
+    value = float(calculate_metric(given, {key: value for key, value in options.items() if key != "better"}))
+    return None if math.isnan(value) else value  # a metric's way to pass over an image

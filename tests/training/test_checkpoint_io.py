@@ -38,10 +38,15 @@ def test_save_and_read(tmp_path):
 def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "net_g_1.pth"
     checkpoint_io.save({"a": 1}, path)
-    with pytest.raises(KeyboardInterrupt), checkpoint_io.atomic_path(path) as temporary:
-        temporary.write_bytes(b"half a file")
-        assert path.read_bytes() != b"half a file"
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with checkpoint_io.atomic_path(path) as temporary:
+            temporary.write_bytes(b"half a file")
+            assert path.read_bytes() != b"half a file"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert checkpoint_io.read_checkpoint(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["net_g_1.pth"]
 

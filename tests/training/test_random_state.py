@@ -56,7 +56,7 @@ def test_the_own_stream_goes_on_whatever_is_drawn_outside():
         return drawn
 
     assert run(0) == run(7)
-    assert len({pair for pair in run(0)}) == 3
+    assert len(set(run(0))) == 3
 
 
 def test_the_own_stream_leaves_the_outside_alone_and_resumes():

@@ -1,0 +1,270 @@
+"""Adapters on a frozen network through PEFT: attach, save in PEFT's format, load, merge."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Union
+
+import torch
+from torch import nn
+
+from basicsr_plugins import __version__
+from basicsr_plugins.adapters.fingerprint import fingerprint
+from basicsr_plugins.adapters.folder import AdapterFolder, read_folder, write_folder
+from basicsr_plugins.adapters.pointwise import convolutions_to_linear, linear_to_convolutions
+from basicsr_plugins.adapters.targets import is_plain, select_targets
+from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError, one_of
+
+__all__ = ["AttachedAdapter", "attach_adapter", "check_peft_options", "load_adapter", "methods"]
+
+#: What an empty ``peft_opt`` means. Rank 4 is the paper's best (table 6b); alpha and the layers are ours.
+LORA = {"type": "lora", "target": "auto", "r": 4}
+
+
+def methods() -> list[str]:
+    """Return the PEFT methods that adapt layers of any network: ``lora``, ``vera``, ``loha`` and so on."""
+    return sorted(kind.lower() for kind in _configs())
+
+
+def attach_adapter(
+    net: nn.Module, peft_opt: Mapping[str, Any] | None = None, *, network: str = "", path: str = ""
+) -> AttachedAdapter:
+    """Freeze ``net`` and put one fresh adapter on it, in place.
+
+    Args:
+        net: Any network; afterwards only the adapter's parameters have ``requires_grad``.
+        peft_opt: ``type`` (a PEFT method, default ``lora``), ``target`` (see ``select_targets``) and any field of
+            that method's PEFT config. For LoRA ``r`` is 4 and ``lora_alpha`` equals ``r``, so that the scale is 1.
+        network: What the network is called, for the record.
+        path: Where its weights came from, for the record.
+
+    Raises:
+        DependencyError: PEFT is not installed.
+        OptionError: An unknown method or field, a value PEFT refuses, or layers that cannot be adapted.
+
+    Example:
+        >>> adapter = attach_adapter(net, {"r": 8, "target": "attention"})  # doctest: +SKIP
+        >>> adapter.save("adapters/rain", name="rain")  # doctest: +SKIP
+    """
+    if any(".base_layer." in name for name in net.state_dict()):
+        raise OptionError("This network already carries an adapter; start from the base network.")
+    peft = _peft()
+    base = {"fingerprint": fingerprint(net), "network": network or type(net).__name__, "path": str(path or "")}
+    method, config_type, target, given = _parse(peft_opt or {})
+    names = select_targets(net, target)
+    as_linear = any(isinstance(net.get_submodule(name), nn.Conv2d) for name in names) and not _takes_convolutions(
+        config_type, given
+    )
+    if as_linear:
+        large = [name for name in names if not _is_pointwise(net.get_submodule(name))]
+        if large:
+            raise OptionError(f"peft_opt.target: {method} adapts linear layers and 1x1 convolutions, not {large[0]}.")
+    else:
+        bent = [name for name in names if not is_plain(net.get_submodule(name))]
+        if bent and method != "lora":
+            raise OptionError(
+                f"peft_opt.target: {bent[0]} is dilated or not zero-padded, which PEFT's {method} would not repeat."
+            )
+    injected = convolutions_to_linear(net, names) if as_linear else names
+    try:
+        with _Quiet():
+            config = config_type(**given, target_modules=_exactly(injected, net))
+            wrapped = peft.get_peft_model(net, config)
+    except (ValueError, TypeError, NotImplementedError, AssertionError) as error:
+        raise OptionError(f"peft_opt: PEFT refuses these {method} options: {error}") from error
+    adapter = AttachedAdapter(net, wrapped, base, as_linear)
+    adapter.copy_geometry()
+    return adapter
+
+
+def check_peft_options(net: nn.Module, peft_opt: Mapping[str, Any]) -> None:
+    """Check ``peft_opt`` for a network without touching it.
+
+    Raises:
+        OptionError: What ``attach_adapter`` would raise for the method, its fields and the layers.
+    """
+    select_targets(net, _parse(peft_opt)[2])
+
+
+def _parse(peft_opt: Mapping[str, Any]) -> tuple[str, Any, Any, dict[str, Any]]:
+    """Return the method, its PEFT config class, the target layers and the fields of the config."""
+    given = {**LORA, **peft_opt} if peft_opt.get("type", "lora") == "lora" else dict(peft_opt)
+    method = str(given.pop("type"))
+    target = given.pop("target", "auto")
+    config_type = _configs().get(method.upper())
+    if config_type is None:
+        raise OptionError(f"peft_opt.type: {one_of(method, methods(), 'PEFT method')}")
+    if "target_modules" in given:
+        raise OptionError("peft_opt.target_modules: the layers are chosen by 'target' (a preset, names or a pattern).")
+    fields = {field.name for field in dataclasses.fields(config_type) if field.init}
+    for key in given:
+        if key not in fields:
+            raise OptionError(f"peft_opt.{key}: {one_of(key, ['type', 'target', *sorted(fields)], 'option')}")
+    if method == "lora":
+        given.setdefault("lora_alpha", given["r"])
+    return method, config_type, target, given
+
+
+def load_adapter(
+    net: nn.Module, folder: Union[str, os.PathLike, AdapterFolder], *, trainable: bool = False, where: str = ""
+) -> AttachedAdapter:
+    """Put a saved adapter on ``net`` in place, after checking that it was trained on these very weights.
+
+    Raises:
+        CheckpointError: It was trained on another base, or its layers or shapes do not fit.
+        DependencyError: PEFT is not installed.
+    """
+    folder = folder if isinstance(folder, AdapterFolder) else read_folder(folder)
+    peft = _peft()
+    found = fingerprint(net)
+    folder.check_base(found, where or type(net).__name__)
+    as_linear = bool(folder.provenance.get("pointwise_as_linear"))
+    if as_linear:
+        layers = {name for name, layer in net.named_modules() if _is_pointwise(layer)}
+        stored = {key.rsplit(".linear.", 1)[0] for key in folder.tensors() if ".linear." in key}
+        convolutions_to_linear(net, sorted(layers & stored))
+    try:
+        with _Quiet():
+            wrapped = peft.PeftModel.from_pretrained(net, str(folder.path), is_trainable=trainable)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder.path}: PEFT cannot put this adapter on {type(net).__name__}: {error}"
+        ) from error
+    base = folder.provenance.get("base") or {"fingerprint": found, "network": type(net).__name__, "path": ""}
+    adapter = AttachedAdapter(net, wrapped, dict(base), as_linear)
+    adapter.copy_geometry()
+    return adapter
+
+
+class AttachedAdapter:
+    """A network that carries one adapter, and PEFT's handle on it.
+
+    Args:
+        net: The network itself, adapted in place; call it as before.
+        wrapped: The ``PeftModel`` around it.
+        base: ``fingerprint``, ``network`` and ``path`` of the base, for the record.
+        as_linear: Whether 1x1 convolutions were turned into linear layers for this method.
+    """
+
+    def __init__(self, net: nn.Module, wrapped: Any, base: dict[str, str], as_linear: bool) -> None:
+        self.net, self.wrapped, self.base, self.as_linear = net, wrapped, base, as_linear
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The adapter's own parameters, the only ones that train."""
+        return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+
+    def copy_geometry(self) -> None:
+        """Give PEFT's low-rank convolutions the dilation and padding mode of their layer, which PEFT leaves out."""
+        for module in self.net.modules():
+            base = getattr(module, "base_layer", None)
+            if not isinstance(base, nn.Conv2d) or is_plain(base):
+                continue
+            for low in module.lora_A.values():
+                low.dilation, low.padding_mode = base.dilation, base.padding_mode
+                low._reversed_padding_repeated_twice = base._reversed_padding_repeated_twice
+
+    def save(
+        self, path: Union[str, os.PathLike], name: str, *, weights: nn.Module | None = None, **record: Any
+    ) -> None:
+        """Write PEFT's folder in one step: ``adapter_config.json``, ``adapter_model.safetensors``, our provenance.
+
+        Args:
+            path: The folder; an older one is replaced.
+            name: The adapter's name.
+            weights: An averaged copy of the network whose values are saved instead.
+            record: Whatever else should be remembered (degradation, iteration); plain JSON values.
+        """
+        provenance = {
+            "name": name,
+            "base": self.base,
+            "pointwise_as_linear": self.as_linear,
+            "version": __version__,
+            **record,
+        }
+
+        state = None
+        if weights is not None:
+            prefix = "base_model.model."
+            state = {**self.wrapped.state_dict(), **{f"{prefix}{k}": v for k, v in weights.state_dict().items()}}
+
+        def write(folder: Path) -> None:
+            with _Quiet():
+                self.wrapped.save_pretrained(str(folder), state_dict=state)
+
+        write_folder(path, write, provenance)
+
+    def merge(self) -> nn.Module:
+        """Fold the adapter into the weights, in place, and return the plain network with its own key names again."""
+        try:
+            with _Quiet(), torch.no_grad():
+                net = self.wrapped.merge_and_unload(safe_merge=True)
+        except (ValueError, NotImplementedError) as error:
+            raise CheckpointError(f"PEFT cannot merge this adapter: {error}") from error
+        linear_to_convolutions(net)
+        return net
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise DependencyError(
+            "Adapters need PEFT: pip install 'basicsr-plugins[peft]' (or pip install peft)."
+        ) from error
+    return peft
+
+
+def _configs() -> dict[str, Any]:
+    _peft()
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+
+    return {
+        str(getattr(kind, "value", kind)): config
+        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if kind in PEFT_TYPE_TO_TUNER_MAPPING and "target_modules" in {f.name for f in dataclasses.fields(config)}
+    }
+
+
+def _takes_convolutions(config_type: Any, given: Mapping[str, Any]) -> bool:
+    """Try the method on one small convolution: PEFT has no list of what each method can adapt."""
+    probe = nn.Sequential(nn.Conv2d(64, 64, 1))
+    try:
+        with _Quiet(), torch.random.fork_rng(devices=[]):
+            _peft().get_peft_model(probe, config_type(**given, target_modules=["0"]))
+    except (ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Linear):
+        return True
+    return (
+        isinstance(layer, nn.Conv2d)
+        and set(layer.kernel_size) == {1}
+        and set(layer.stride) == {1}
+        and layer.padding in (0, (0, 0))
+        and layer.groups == 1
+    )
+
+
+def _exactly(names: list[str], net: nn.Module) -> Union[list[str], str]:
+    """PEFT takes a list of names as endings; where one ending fits another layer too, write an expression instead."""
+    every = [name for name, _ in net.named_modules()]
+    wanted = set(names)
+    if any(other not in wanted and other.endswith(f".{name}") for name in names for other in every):
+        return "|".join(re.escape(name) for name in names)
+    return list(names)
+
+
+class _Quiet(warnings.catch_warnings):
+    """PEFT warns about things that hold for language models only (no ``config``, no embedding)."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")

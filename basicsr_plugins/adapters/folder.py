@@ -1,0 +1,175 @@
+"""Adapter folders: PEFT's own two files, and a third of ours that says on which network they were trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Union
+
+import torch
+
+from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError, one_of
+
+__all__ = ["CONFIG", "PROVENANCE", "WEIGHTS", "AdapterFolder", "find_adapters", "read_folder", "write_folder"]
+
+CONFIG, WEIGHTS, PROVENANCE = "adapter_config.json", "adapter_model.safetensors", "basicsr_plugins.json"
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """One adapter on disk.
+
+    Args:
+        path: The folder.
+        name: The adapter's name: the one it was saved under, else the folder's.
+        config: PEFT's ``adapter_config.json``.
+        provenance: Our ``basicsr_plugins.json``; empty for an adapter that plain PEFT has written.
+    """
+
+    path: Path
+    name: str
+    config: Mapping[str, Any] = field(repr=False)
+    provenance: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def method(self) -> str:
+        """PEFT's name of the method, in lower case (``lora``)."""
+        return str(self.config.get("peft_type", "?")).lower()
+
+    @property
+    def rank(self) -> int | None:
+        """The rank, for methods that have one."""
+        return self.config.get("r")
+
+    @property
+    def base(self) -> str | None:
+        """The fingerprint of the network that the adapter was trained on; None where plain PEFT has written it."""
+        return self.provenance.get("base", {}).get("fingerprint")
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Read the adapter's tensors; PEFT's prefix ``base_model.model.`` is taken off the names.
+
+        Raises:
+            CheckpointError: The file is missing or broken.
+            DependencyError: safetensors is not installed.
+        """
+        try:
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+        except ImportError as error:
+            raise DependencyError(
+                "Adapters are safetensors files: pip install peft (which brings safetensors)."
+            ) from error
+        path = self.path / WEIGHTS
+        if not path.is_file():
+            raise CheckpointError(
+                f"{self.path}: there is no {WEIGHTS}, so this is not a complete adapter folder of PEFT."
+            )
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from None
+        return {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
+
+    def check_base(self, found: str, where: str) -> None:
+        """Refuse a network with other weights than the one that the adapter was trained on.
+
+        Args:
+            found: The fingerprint of the network at hand.
+            where: What that network is, for the message.
+
+        Raises:
+            CheckpointError: The two differ; the text names both.
+        """
+        if self.base is not None and self.base != found:
+            base = self.provenance["base"]
+            trained_on = f"{base.get('network', 'a network')} {self.base} ({base.get('path') or 'path not recorded'})"
+            raise CheckpointError(
+                f"adapter {self.name!r} ({self.path}) was trained on {trained_on}, but the network here is {where} "
+                f"{found}. Set path.pretrain_network_g (and param_key_g: params or params_ema) to the weights that the "
+                "adapter was trained on, or train the adapter anew."
+            )
+
+
+def read_folder(path: Union[str, os.PathLike], name: str | None = None) -> AdapterFolder:
+    """Read one adapter folder without loading PEFT.
+
+    Raises:
+        CheckpointError: It is no adapter folder, or its JSON is broken.
+    """
+    folder = Path(path)
+    if not (folder / CONFIG).is_file():
+        what = "does not exist" if not folder.exists() else f"holds no {CONFIG}"
+        raise CheckpointError(f"{folder}: {what}; expected a folder that PEFT or AdapterModel has saved.")
+    config, provenance = _json(folder / CONFIG), _json(folder / PROVENANCE)
+    return AdapterFolder(folder, name or provenance.get("name") or folder.name, config, provenance)
+
+
+def find_adapters(where: Union[str, os.PathLike, Mapping[str, str]]) -> dict[str, AdapterFolder]:
+    """Return the adapters by name: of a mapping ``name -> folder``, or of every sub-folder of one folder.
+
+    Raises:
+        CheckpointError: The folder holds none.
+        OptionError: Two adapters have one name.
+    """
+    if isinstance(where, Mapping):
+        return {name: read_folder(path, name) for name, path in where.items()}
+    root = Path(where)
+    folders = [root] if (root / CONFIG).is_file() else sorted(path.parent for path in root.glob(f"*/{CONFIG}"))
+    if not folders:
+        raise CheckpointError(f"{root}: there is no adapter here; expected sub-folders that hold {CONFIG}.")
+    found: dict[str, AdapterFolder] = {}
+    for folder in map(read_folder, folders):
+        if folder.name in found:
+            raise OptionError(
+                f"two adapters are called {folder.name!r}: {found[folder.name].path} and {folder.path}. "
+                f"Give names of your own: adapters: {{name: folder, ...}}."
+            )
+        found[folder.name] = folder
+    return found
+
+
+def choose(folders: Mapping[str, AdapterFolder], name: str, where: str) -> AdapterFolder:
+    """Return the adapter of that name, or say which there are.
+
+    Raises:
+        OptionError: There is none.
+    """
+    if name not in folders:
+        raise OptionError(f"{where}: {one_of(name, folders, 'adapter')}")
+    return folders[name]
+
+
+def write_folder(path: Union[str, os.PathLike], write: Callable[[Path], None], provenance: Mapping[str, Any]) -> None:
+    """Let ``write`` fill a new folder, add our JSON, and put it in place of ``path`` in one step."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        write(fresh)
+        (fresh / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        fresh.chmod(0o755)  # mkdtemp's own mode hides the folder from everybody else
+        old = fresh.with_name(f"{fresh.name}.old")
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}.")
+    return content

@@ -1,0 +1,145 @@
+"""From what the estimator says (or the user asks for) to one weight per adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from basicsr_plugins.errors import DataError, OptionError, one_of
+
+__all__ = ["MODES", "blend_weights", "check_mode", "check_names"]
+
+#: ABAIR's ways to use its adapters (sections 3 and table 8 of arXiv 2411.18412), and ``none`` for the baseline.
+MODES = ("soft", "one_hot", "oracle", "sum", "average", "none")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse adapter names that occur twice or mean a mode.
+
+    Raises:
+        OptionError: Naming the adapter.
+    """
+    for index, name in enumerate(names):
+        if name in MODES:
+            raise OptionError(f"adapters: {name!r} is a blend mode; give this adapter another name.")
+        if name in names[:index]:
+            raise OptionError(f"adapters: there are two adapters called {name!r}.")
+
+
+def check_mode(mode: str, names: Sequence[str], where: str = "mode") -> str:
+    """Return ``mode`` if it is one of ``MODES`` or an adapter's name.
+
+    Raises:
+        OptionError: It is neither.
+    """
+    if mode not in MODES and mode not in names:
+        raise OptionError(f"{where}: {one_of(mode, [*MODES, *names], 'blend mode or adapter')}")
+    return mode
+
+
+def blend_weights(
+    mode: str,
+    adapters: Sequence[str],
+    probabilities: torch.Tensor | None = None,
+    classes: Sequence[str] | None = None,
+    labels: torch.Tensor | None = None,
+    *,
+    top_k: int | None = None,
+    threshold: float = 0.0,
+) -> torch.Tensor | None:
+    """Return one weight per adapter, or None for the baseline.
+
+    Args:
+        mode: ``soft`` (the estimator's probabilities), ``one_hot`` (its first choice), ``oracle`` (the true labels),
+            ``sum`` (every weight 1), ``average`` (1/T), ``none``, or the name of one adapter.
+        adapters: The names of the T adapters.
+        probabilities: (n, K) or, for spatial blending, (n, K, h, w), summing to 1 over K; for ``soft`` and ``one_hot``.
+        classes: What the K columns mean. Default: the adapters, in order. A class called ``clean`` needs no adapter:
+            its share goes to the baseline.
+        labels: (n) class indices, or (n, K) shares of each class for mixtures; for ``oracle``.
+        top_k: Keep the k largest weights of each image and rescale them to the same sum.
+        threshold: Images (or pixels) whose largest probability lies below use the baseline.
+
+    Returns:
+        (n, T), (n, T, h, w), (1, T) where every image gets the same, or None.
+
+    Raises:
+        OptionError: The mode is unknown, or what it needs was not given.
+        DataError: A label has no adapter.
+    """
+    check_mode(mode, adapters)
+    if mode == "none":
+        return None
+    if mode not in MODES or mode in ("sum", "average"):
+        row = torch.ones(1, len(adapters))
+        if mode == "average":
+            row /= len(adapters)
+        elif mode != "sum":
+            row = torch.tensor([[float(name == mode) for name in adapters]])
+        return row if probabilities is None else row.to(probabilities.device)
+    classes = list(adapters if classes is None else classes)
+    check_classes(classes, adapters)
+    if mode == "oracle":
+        if labels is None:
+            raise OptionError(
+                "mode oracle needs the true degradation of each image: a data set that gives 'degradation'."
+            )
+        shares = _shares(labels, classes, adapters)
+    elif probabilities is None:
+        raise OptionError(f"mode {mode} needs an estimator.")
+    elif mode == "one_hot":
+        shares = _one_hot(probabilities)
+    else:
+        shares = _keep_largest(probabilities, top_k)
+    if mode != "oracle" and threshold > 0:
+        sure = probabilities.amax(dim=1, keepdim=True) >= threshold
+        shares = shares * sure.to(shares.dtype)
+    order = [classes.index(name) for name in adapters]
+    return shares[:, order]
+
+
+def check_classes(classes: Sequence[str], adapters: Sequence[str]) -> None:
+    """Refuse an estimator that knows other degradations than there are adapters for.
+
+    Raises:
+        OptionError: Naming what each side lacks.
+    """
+    no_adapter = [name for name in classes if name not in adapters and name != "clean"]
+    no_class = [name for name in adapters if name not in classes]
+    if no_adapter or no_class:
+        raise OptionError(
+            f"the estimator knows {', '.join(classes)}; the adapters are {', '.join(adapters)}. "
+            + (f"Without an adapter: {', '.join(no_adapter)}. " if no_adapter else "")
+            + (f"Unknown to the estimator: {', '.join(no_class)}. " if no_class else "")
+            + "Name the missing adapters, or add the class with 'add:' and retrain the estimator."
+        )
+
+
+def _shares(labels: torch.Tensor, classes: Sequence[str], adapters: Sequence[str]) -> torch.Tensor:
+    if labels.dim() == 1:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(classes):
+            wrong = low if low < 0 else high
+            raise DataError(
+                f"mode oracle: the data set gives degradation {wrong}, but there are {len(classes)} classes "
+                f"(0 to {len(classes) - 1}: {', '.join(classes)}), one per adapter ({', '.join(adapters)})."
+            )
+        return torch.nn.functional.one_hot(labels.long(), len(classes)).float()
+    if labels.shape[1] != len(classes):
+        raise DataError(
+            f"mode oracle: {labels.shape[1]} shares per image were given, but there are {len(classes)} classes: "
+            f"{', '.join(classes)}."
+        )
+    return labels.float()
+
+
+def _one_hot(probabilities: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(probabilities).scatter(1, probabilities.argmax(dim=1, keepdim=True), 1.0)
+
+
+def _keep_largest(probabilities: torch.Tensor, top_k: int | None) -> torch.Tensor:
+    if top_k is None or top_k >= probabilities.shape[1]:
+        return probabilities
+    kept = torch.zeros_like(probabilities).scatter(1, probabilities.topk(top_k, dim=1).indices, 1.0) * probabilities
+    return kept * (probabilities.sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True))

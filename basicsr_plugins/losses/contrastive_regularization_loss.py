@@ -1,0 +1,89 @@
+"""CR: close to the clean image, far from the degraded input."""
+
+from __future__ import annotations
+
+from typing import Any, Union
+
+from torch import Tensor, nn
+
+from basicsr_plugins.errors import OptionError
+from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
+from basicsr_plugins.losses.spn_loss import default_layers
+from basicsr_plugins.registration import provides
+
+__all__ = ["CR_LAYERS", "EPSILON", "ContrastiveRegularizationLoss", "contrast_ratio"]
+
+#: AECR-Net's layers and weights (models/CR.py), shared by C2PNet.
+CR_LAYERS: dict[str, float] = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1}
+EPSILON = 1e-7
+
+
+def contrast_ratio(positive: Tensor, negative: Tensor) -> Tensor:
+    """Return ``d(a, p) / (d(a, n) + 1e-7)``."""
+    return positive / (negative + EPSILON)
+
+
+@provides("loss")
+class ContrastiveRegularizationLoss(nn.Module):
+    """Contrastive regularization of AECR-Net (Wu et al., CVPR 2021), equation 3.
+
+    ``beta * sum_l w_l * d_l(output, target) / (d_l(output, lq) + 1e-7)`` with ``d_l`` the mean absolute difference of
+    VGG19 features of raw [0, 1] images; no gradient reaches the target or the input.
+
+    Args:
+        loss_weight: beta. Default 0.1, which the paper is remembered to use; the released script's default is 0.
+        features, layers, weights, range_norm: As for ``SPNLoss``; published: VGG19, relu1_1 to relu5_1.
+        use_input_norm: Published: False.
+
+    Raises:
+        OptionError: Unknown backbone or layer, a negative weight.
+        DependencyError: The VGG's weights cannot be had.
+
+    Example:
+        Under ``train.spn_opt``::
+
+            loss: {type: ContrastiveRegularizationLoss, loss_weight: 0.1}
+    """
+
+    inputs = ("target", "lq")
+
+    def __init__(
+        self,
+        loss_weight: float = 0.1,
+        features: Union[str, dict[str, Any], nn.Module] = "vgg19",
+        layers: Union[dict[str, float], list[str], None] = None,
+        weights: str = "auto",
+        range_norm: bool = False,
+        use_input_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if loss_weight < 0:
+            raise OptionError(f"loss_weight: must be 0 or more, got {loss_weight!r}.")
+        self.loss_weight = loss_weight
+        layers = layers if layers is not None else default_layers(features, CR_LAYERS)
+        self.distance = FeatureDistance(features, layers, weights, range_norm, use_input_norm)
+
+    def terms(self, output: Tensor, target: Tensor, lq: Tensor) -> dict[str, Tensor]:
+        """Return the loss ``l_cr`` and, detached, the two weighted distances it balances.
+
+        Args:
+            output: The network's output ``(n, 3, h, w)``.
+            target: The clean image, of that shape.
+            lq: The degraded input, of that shape.
+        """
+        self.distance.check_range(target, strict=True)
+        groups = {
+            "positive": (as_references(target, output, "target"), [1.0]),
+            "negative": (as_references(lq, output, "lq"), [1.0]),
+        }
+        loss, positive, negative = 0.0, 0.0, 0.0
+        for layer, of in self.distance.layer_distances(output, groups).items():
+            weight = self.distance.weight(layer)
+            loss = loss + weight * contrast_ratio(of["positive"][0], of["negative"][0])
+            positive = positive + weight * of["positive"][0].detach()
+            negative = negative + weight * of["negative"][0].detach()
+        return {"l_cr": self.loss_weight * loss, "cr_positive": positive, "cr_negative": negative}
+
+    def forward(self, output: Tensor, target: Tensor, lq: Tensor) -> Tensor:
+        """Return the loss, a scalar; see ``terms`` for the shapes."""
+        return self.terms(output, target, lq)["l_cr"]

@@ -1,0 +1,288 @@
+"""ABAIR phase III: an estimator weighs the adapters for each image (arXiv 2411.18412)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Optional, Union
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from basicsr_plugins import registration, stock
+from basicsr_plugins.adapters.folder import AdapterFolder, find_adapters
+from basicsr_plugins.adapters.modes import blend_weights, check_classes, check_mode, check_names
+from basicsr_plugins.adapters.network import BlendedNetwork
+from basicsr_plugins.archs.degradation_estimator_arch import stored_classes
+from basicsr_plugins.errors import CheckpointError, DataError, OptionError
+from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
+from basicsr_plugins.models.frozen_base import FrozenBase
+from basicsr_plugins.models.mixture_labels import MixtureLabels
+from basicsr_plugins.models.restoration_model import RestorationModel
+from basicsr_plugins.options import check_call, fraction, option, parse, positive
+from basicsr_plugins.registration import provides
+from basicsr_plugins.training import checkpoint_io
+from basicsr_plugins.training.inference import Restorer
+from basicsr_plugins.training.settings import TrainSettings
+
+__all__ = ["AdapterBlendModel"]
+
+
+@dataclass
+class BlendOptions:
+    """Section ``blend``."""
+
+    adapters: Union[str, dict[str, str]] = option(help="folder of adapter folders, or a mapping name: folder")
+    add: dict[str, str] = option(
+        {}, "adapters that came later: the estimator is trained again and keeps what it knows of the others"
+    )
+    mode: str = option(
+        "soft",
+        "soft, one_hot, oracle, sum, average, none, or an adapter's name: how the adapters are used in validation",
+    )
+    top_k: Optional[int] = option(None, "keep only the largest weights of each image", check=positive)
+    threshold: float = option(0.0, "images of which the estimator is less sure use the base alone", check=fraction)
+    spatial: Optional[int] = option(
+        None, "weights per tile of this many pixels instead of per image (beyond the paper)", check=positive
+    )
+    labels: Optional[list[Union[str, list[str]]]] = option(
+        None, "what the data sets' labels 0, 1, ... mean: a name, or a list of names for a mixture; ~ is the adapters"
+    )
+
+
+@dataclass
+class AdapterBlendSettings(TrainSettings):
+    """Section ``train`` of phase III."""
+
+    optim_e: Optional[dict[str, Any]] = option(None, "optimizer of the estimator net_e")
+    estimator_opt: Optional[dict[str, Any]] = option(
+        {"type": "CrossEntropyLoss"}, "classification loss of the estimator; ~ trains it by the restoration loss alone"
+    )
+
+
+@provides("model")
+class AdapterBlendModel(FrozenBase, RestorationModel):
+    """Train the estimator; base and adapters stay as they are, bit for bit.
+
+    Its labels are soft where an image holds several degradations: a mixture in ``blend.labels``, or the shares of the
+    pixels in ``degradation_map`` (CutMix). With a ``pixel_opt`` the restoration loss through the frozen blend trains it
+    as well (beyond the paper).
+
+    .. code-block:: yaml
+
+        model_type: AdapterBlendModel
+        network_g: {type: ABAIRNet, preset: full}
+        network_e: {type: DegradationEstimator}
+        path: {pretrain_network_g: experiments/abair_pretrain/models/net_g_latest.pth}
+        blend:
+          adapters: {rain: experiments/abair_adapter_rain/models/adapter_latest, haze: ...}
+          mode: soft
+        train:
+          total_iter: 20000
+          optim_e: {type: AdamW, lr: !!float 2e-4}
+    """
+
+    Settings: ClassVar[type[TrainSettings]] = AdapterBlendSettings
+    sections: ClassVar[dict[str, type]] = {"blend": BlendOptions}
+    network_names: ClassVar[tuple[str, ...]] = ("g", "e")
+    #: its classes follow from the adapters
+    completed_networks: ClassVar[tuple[str, ...]] = ("e",)
+    batch_keys: ClassVar[tuple[str, ...]] = ("degradation", "degradation_map")
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.blend_options = parse(BlendOptions, opt.get("blend") or {}, "blend")
+        self.folders = gather(self.blend_options)
+        self.recall_base(opt, self.folders.values())
+        super().__init__(opt)
+
+    def _add_network(self, name: str) -> None:
+        super()._add_network(name)
+        if name == "g":
+            # frozen: nothing to train, to average or to save
+            blended = BlendedNetwork(self.networks.pop("g"), self.folders, where=self.base_source["path"])
+            self.net_g = blended.to(self.device).eval()
+            stock.logger().info(f"Blending {', '.join(blended.names)} over {len(blended.layers())} layers.")
+
+    def network_options(self, name: str) -> dict[str, Any]:
+        """Complete ``network_e`` with the adapters' names."""
+        return super().network_options(name) if name != "e" else estimator_options(self.opt, self.folders)
+
+    def load_pretrained(self, name: str, network: nn.Module, key: Optional[str] = None) -> None:
+        """Load the estimator by class name, so that it may have learned fewer classes or another order."""
+        paths = self.opt["path"]
+        path = paths.get(f"pretrain_network_{name}")
+        if name != "e" or path is None or not hasattr(network, "load_by_name"):
+            super().load_pretrained(name, network, key)
+            return
+        weights = checkpoint_io.pick_weights(
+            checkpoint_io.read_checkpoint(path), path, key or paths.get("param_key_e", "params")
+        )
+        network.load_by_name(weights, path, added=list(self.blend_options.add))
+        stock.logger().info(f"Loading net_e from {path}: it knows {', '.join(stored_classes(weights, path))}.")
+
+    def setup(self) -> None:
+        """Lay out the label table."""
+        self.classes = list(getattr(self.net_e, "classes", self.net_g.names))
+        self.labels = MixtureLabels(self.blend_options.labels or self.classes, self.classes)
+
+    def setup_losses(self) -> None:
+        """Build the estimator's loss; the restoration losses are optional here."""
+        settings = self.settings
+        self.cri_est = self.make_loss(settings.estimator_opt)
+        if settings.pixel_opt or settings.perceptual_opt or settings.extra_losses:
+            super().setup_losses()
+            return
+        self.cri_pix = self.cri_perceptual = None
+        if self.cri_est is None:
+            raise OptionError("train: no loss is set; give estimator_opt, pixel_opt or both.")
+
+    def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
+        """Yield the classification loss and, where it is wanted, the restoration loss through the frozen blend."""
+        spatial = self.blend_options.spatial
+        logits = self.net_e(self.lq)
+        losses: dict[str, Tensor] = {}
+        if self.cri_est is not None:
+            losses["l_est"] = self.cri_est(logits, self._shares())
+            if spatial and hasattr(self, "degradation_map"):
+                maps = self.net_e.maps(self.lq, spatial)
+                losses["l_est_map"] = self.cri_est(maps, self.labels.map_shares(self.degradation_map, maps.shape[-2:]))
+        if self.cri_pix or self.cri_perceptual or getattr(self, "extra_losses", None):
+            shown = self.net_e.maps(self.lq, spatial) if spatial else logits
+            weights = blend_weights("soft", self.net_g.names, shown.float().softmax(dim=1), self.classes)
+            self.output = self.net_g(self.lq, weights).float()
+            losses.update(self.restoration_losses(self.output, self.gt))
+        yield losses
+
+    def _shares(self) -> Tensor:
+        if hasattr(self, "degradation_map"):
+            return self.labels.map_shares(self.degradation_map, (1, 1)).flatten(1)
+        if not hasattr(self, "degradation"):
+            raise DataError("the batch has no degradation labels, which the estimator is trained with.")
+        return self.labels.shares(self.degradation)
+
+    def evaluation_network(self, name: str = "g") -> nn.Module:
+        """Return the blended network, or the estimator (averaged, where there is an average)."""
+        return self.net_g if name == "g" else super().evaluation_network(name)
+
+    @torch.no_grad()
+    def weigh(self, image: Tensor) -> Optional[Tensor]:
+        """Return the weights of the adapters for (n, c, h, w) in the mode that the options ask for."""
+        options = self.blend_options
+        probabilities = None
+        if options.mode in ("soft", "one_hot"):
+            estimator = self.evaluation_network("e")
+            logits = estimator.maps(image, options.spatial) if options.spatial else estimator(image)
+            probabilities = logits.float().softmax(dim=1)
+        labels = self._shares() if options.mode == "oracle" else None
+        weights = blend_weights(
+            options.mode, self.net_g.names, probabilities, self.classes, labels,
+            top_k=options.top_k, threshold=options.threshold,
+        )  # fmt: skip
+        return None if weights is None else weights.to(image.device)
+
+    @torch.no_grad()
+    def test(self) -> None:
+        """Weigh the adapters once for the whole image (per view where weights are spatial), then restore it."""
+        settings, spatial = self.val_settings, self.blend_options.spatial
+        self.weights = self.weigh(self.lq)
+
+        def network(image: Tensor) -> Tensor:
+            return self.net_g(image, self.weigh(image) if spatial else self.weights)
+
+        multiple = settings.pad_multiple or int(getattr(self.net_g.net, "window_size", 1) or 1)
+        restorer = Restorer(network, self.scale, multiple, settings.tile, settings.tile_overlap, settings.self_ensemble)
+        self.output = restorer(self.lq)
+
+    @torch.no_grad()
+    def judge(self) -> dict[str, Any]:
+        """Remember the true degradation, the estimator's first choice, and the adapters' weights."""
+        if not hasattr(self, "degradation"):
+            return {}
+        record: dict[str, Any] = {"degradation": int(self.degradation[0])}
+        record["prediction"] = int(self.evaluation_network("e")(self.lq).argmax(dim=1)[0])
+        if self.weights is not None:
+            means = self.weights.flatten(2).mean(dim=2) if self.weights.dim() == 4 else self.weights
+            record["weights"] = means[0].tolist()
+        return record
+
+    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+        """Return the estimator's accuracy (mixtures left out), the confusion matrix, and the mean weights by label."""
+        judged = [r for r in records if "prediction" in r and r["degradation"] in self.labels.single]
+        lines, metrics = [], {}
+        if judged:
+            truth = [self.labels.single[record["degradation"]] for record in judged]
+            confusion = confusion_matrix(truth, [record["prediction"] for record in judged], len(self.classes))
+            metrics["accuracy"], _ = accuracies(confusion)
+            lines.append(format_confusion(confusion, self.classes))
+        by_label: dict[int, list[list[float]]] = {}
+        for record in records:
+            if "weights" in record:
+                by_label.setdefault(record["degradation"], []).append(record["weights"])
+        for label, weights in sorted(by_label.items()):
+            means = ", ".join(f"{name} {w:.2f}" for name, w in zip(self.net_g.names, np.mean(weights, axis=0)))
+            lines.append(f"\t mean weights, {self.labels.name(label)}: {means}")
+        return metrics, "\n".join(lines)
+
+    @classmethod
+    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+        """Check adapters, base, estimator and labels against each other."""
+        super().check_recipe(opt, networks)
+        options = parse(BlendOptions, opt.get("blend") or {}, "blend")
+        folders = gather(options)
+        check_mode(options.mode, list(folders), "blend.mode")
+        cls.check_base(opt, folders.values())
+        given = estimator_options(opt, folders)
+        estimator = registration.lookup("arch", given.pop("type", None), "network_e.type")
+        check_call(estimator, given, "network_e")
+        classes = given["classes"]
+        try:
+            check_classes(classes, list(folders))
+        except OptionError as error:
+            raise OptionError(f"network_e.classes: {error}") from None
+        labels = MixtureLabels(options.labels or classes, classes)
+        for phase, dataset_options in (opt.get("datasets") or {}).items():
+            dataset = registration.provided("dataset").get(dataset_options["type"])
+            count = dataset.labels(dataset_options) if dataset is not None and hasattr(dataset, "labels") else None
+            if count is not None and count > len(labels):
+                raise OptionError(
+                    f"datasets.{phase} returns labels up to {count - 1}, but blend.labels names {len(labels)}: "
+                    f"{', '.join(map(labels.name, range(len(labels))))}. Name every label; a label needs its adapter "
+                    f"(there are {', '.join(folders)})."
+                )
+        path = (opt.get("path") or {}).get("pretrain_network_e")
+        if path:
+            cls._check_estimator(path, opt["path"].get("param_key_e", "params"), classes, options.add)
+
+    @staticmethod
+    def _check_estimator(path: str, key: str, classes: list[str], added: dict[str, str]) -> None:
+        theirs = stored_classes(checkpoint_io.pick_weights(checkpoint_io.read_checkpoint(path), path, key), path)
+        if set(theirs) - set(classes) or set(classes) - set(theirs) - set(added):
+            raise CheckpointError(
+                f"path.pretrain_network_e: {path} was trained for {', '.join(theirs)}; the adapters here are "
+                f"{', '.join(classes)}. Name the same adapters, or put new ones under blend.add and retrain it."
+            )
+
+
+def gather(options: BlendOptions) -> dict[str, AdapterFolder]:
+    """Return every adapter of a ``blend`` section by name, the added ones last.
+
+    Raises:
+        OptionError: A name occurs twice or means a mode.
+        CheckpointError: A folder holds no adapter.
+    """
+    try:
+        folders, added = find_adapters(options.adapters), find_adapters(options.add)
+        check_names([*folders, *added])
+    except OptionError as error:
+        raise OptionError(f"blend: {error}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"blend.adapters: {error}") from None
+    return {**folders, **added}
+
+
+def estimator_options(opt: dict[str, Any], folders: dict[str, AdapterFolder]) -> dict[str, Any]:
+    """Return ``network_e`` with ``classes`` filled in from the adapters, where left out."""
+    options = dict(opt["network_e"])
+    options.setdefault("classes", list(folders))
+    return options

@@ -1,0 +1,27 @@
+"""Plain restoration that is judged as the deraining-generalization papers judge it (arXiv 2305.15134, 2502.12600)."""
+
+from __future__ import annotations
+
+from basicsr_plugins.models.decoupled_judging import DecoupledJudging
+from basicsr_plugins.models.restoration_model import RestorationModel
+from basicsr_plugins.registration import provides
+
+__all__ = ["GeneralizationStudyModel"]
+
+
+@provides("model")
+class GeneralizationStudyModel(DecoupledJudging, RestorationModel):
+    """``RestorationModel`` whose validation reports E_R, E_B, their oracle, removal ratio, residual and removal.
+
+    Trains any network (``RestorationResNet``, ``UNet``, stock ``SwinIR`` ...). The figures of the last validation are
+    also written to ``study_results.json`` in the run's folder, where ``basicsr-plugins study rain`` collects them.
+
+    .. code-block:: yaml
+
+        model_type: GeneralizationStudyModel
+        network_g: {type: RestorationResNet}
+        datasets:
+          train: {name: rain, type: RainSynthesisDataset, dataroot_gt: datasets/x/train, num_backgrounds: 64,
+                  rain: {preset: medium}}
+          val_1: {name: unseen, type: RainSynthesisDataset, dataroot_gt: datasets/x/val, rain: {preset: large}}
+    """

@@ -1,0 +1,95 @@
+"""The studies' figures, drawn with matplotlib (``pip install "basicsr-plugins[plots]"``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from basicsr_plugins.errors import DependencyError
+
+__all__ = ["draw_complexity", "draw_toy", "new_figure", "save_figure"]
+
+
+def new_figure(rows: int, columns: int, width: float = 3.4, height: float = 2.9) -> tuple[Any, Any]:
+    """Return a figure and its axes (rows, columns), without touching pyplot's global state or needing a display.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyError('the figure needs matplotlib: pip install "basicsr-plugins[plots]".') from error
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save_figure(figure: Any, path: str | Path) -> Path:
+    """Write a figure and return its path; the folder is made where it is missing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def draw_complexity(sets: Sequence[Any], path: str | Path) -> Path:
+    """Draw one panel a measure: the spread of every set, backgrounds and rain side by side.
+
+    Args:
+        sets: ``SetComplexity`` objects.
+        path: Where to write.
+    """
+    measures = list(dict.fromkeys(name for each in sets for name in each.values))
+    figure, axes = new_figure(1, len(measures), width=1.6 + 0.45 * len(sets), height=3.4)
+    units = {"compressed": "PNG bytes per pixel", "gradient": "mean |Sobel|", "entropy": "bits"}
+    for axis, name in zip(axes[0], measures):
+        shown = [each for each in sets if name in each.values]
+        boxes = axis.boxplot([each.values[name] for each in shown], showfliers=False, patch_artist=True, widths=0.6)
+        for box, each in zip(boxes["boxes"], shown):
+            box.set_facecolor("tab:blue" if each.kind == "rain" else "tab:green")
+            box.set_alpha(0.5)
+        axis.set_xticks(range(1, len(shown) + 1))
+        axis.set_xticklabels([each.name for each in shown], rotation=60, ha="right", fontsize=8)
+        axis.set_title(name)
+        axis.set_ylabel(units.get(name, "score"))
+    return save_figure(figure, path)
+
+
+def draw_toy(rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
+    """Draw removal against the number of functions (one curve a complexity), one panel a test degradation.
+
+    Args:
+        rows: Rows of ``run_grid``; the bars are the range over the seeds.
+        path: Where to write.
+    """
+    kinds = list(dict.fromkeys(row["test_on"] for row in rows))
+    figure, axes = new_figure(1, len(kinds), width=3.0)
+    for axis, kind in zip(axes[0], kinds):
+        for terms in sorted({row["terms"] for row in rows}):
+            curve = group(rows, "functions", "removal", terms=terms, test_on=kind)
+            _curve(axis, curve, f"K = {terms}")
+        seen = kind in {row["train_on"] for row in rows}
+        axis.set_xscale("log", base=2)
+        axis.set_title(f"{kind} ({'seen' if seen else 'unseen'})")
+        axis.set_xlabel("number of functions N")
+        axis.axhline(1, color="grey", linewidth=0.8, linestyle=":")
+    axes[0][0].set_ylabel("removal (1 = all, 0 = none)")
+    axes[0][-1].legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def group(rows: Sequence[dict[str, Any]], axis: str, value: str, **where: Any) -> dict[float, list[float]]:
+    """Return ``{x: [y of every seed]}``, sorted by x, of the rows whose columns equal ``where``."""
+    chosen = [row for row in rows if all(row[key] == wanted for key, wanted in where.items())]
+    return {x: [row[value] for row in chosen if row[axis] == x] for x in sorted({row[axis] for row in chosen})}
+
+
+def _curve(axis: Any, curve: dict[float, list[float]], label: str, **style: Any) -> None:
+    x, y = list(curve), [np.mean(values) for values in curve.values()]
+    spread = np.array([[m - min(values), max(values) - m] for m, values in zip(y, curve.values())]).T
+    axis.errorbar(x, y, yerr=spread, label=label, marker="o", markersize=3, capsize=2, linewidth=1.2, **style)

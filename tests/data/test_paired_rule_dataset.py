@@ -1,0 +1,141 @@
+"""PairedRuleDataset: what a sample is, every kind of source, sizes, errors."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from basicsr_plugins.data.paired_rule_dataset import PairedRuleDataset
+from basicsr_plugins.errors import DataError, OptionError
+
+
+@pytest.fixture
+def reside(tmp_path, image_writer):
+    for number in range(3):
+        image_writer(tmp_path / "gt" / f"{number}.png", 40, 50, number)
+        for airlight in (8, 9):
+            image_writer(tmp_path / "hazy" / f"{number}_0.{airlight}_0.04.jpg", 40, 50, 10 * number + airlight)
+    return tmp_path
+
+
+def opt(root, **options):
+    return {
+        "name": "r", "type": "PairedRuleDataset", "phase": "train", "dataroot_lq": str(root / "hazy"), "seed": 1,
+        "dataroot_gt": str(root / "gt"), "pair": "prefix:1", "gt_size": 24, **options,
+    }  # fmt: skip
+
+
+def make(root, **options):
+    dataset = PairedRuleDataset(opt(root, **options))
+    dataset.set_epoch(0)
+    return dataset
+
+
+def bgr(path):
+    return torch.from_numpy(cv2.imread(str(path))[:, :, ::-1].astype(np.float32).transpose(2, 0, 1) / np.float32(255))
+
+
+def test_pairs_are_cut_and_turned_together(reside, tmp_path):
+    shutil.copytree(reside / "gt", tmp_path / "copy")
+    same = make(reside, dataroot_lq=str(tmp_path / "copy"), pair="same")
+    for index in range(12):
+        sample = same[index]
+        assert torch.equal(sample["lq"], sample["gt"])
+        assert sample["lq"].shape == (3, 24, 24)
+    assert set(sample) == {"lq", "gt", "degradation", "lq_path", "gt_path"}
+
+
+def test_validation_reads_whole_pairs(reside):
+    dataset = make(reside, phase="val", gt_size=None, label=3)
+    assert len(dataset) == 6
+    sample = dataset[3]
+    assert sample["lq_path"].endswith("1_0.9_0.04.jpg")
+    assert sample["gt_path"].endswith("gt/1.png")
+    assert torch.equal(sample["lq"], bgr(sample["lq_path"]))
+    assert torch.equal(sample["gt"], bgr(sample["gt_path"]))
+    assert sample["degradation"] == 3
+    assert PairedRuleDataset.labels(opt(reside, label=3)) == 4
+
+
+def test_concat_splits_one_picture(tmp_path, image_writer):
+    path = image_writer(tmp_path / "wide" / "1.png", 30, 81)
+    whole = bgr(path)
+    for half, (lq, gt) in {
+        "left": (whole[..., :40], whole[..., 41:]),
+        "right": (whole[..., 41:], whole[..., :40]),
+    }.items():
+        dataset = PairedRuleDataset({
+            "name": "d", "phase": "val", "dataroot_lq": str(tmp_path / "wide"), "pair": "concat", "lq_half": half,
+        })  # fmt: skip
+        assert torch.equal(dataset[0]["lq"], lq)
+        assert torch.equal(dataset[0]["gt"], gt)
+
+
+def test_matlab_arrays(tmp_path):
+    from scipy.io import savemat
+
+    lq, gt = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 24, 3), dtype=np.uint8)
+    savemat(tmp_path / "test.mat", {"test_display": lq, "test_gt": gt})
+    options = {"name": "u", "phase": "val", "dataroot_lq": str(tmp_path / "test.mat"), "pair": "mat"}
+    dataset = PairedRuleDataset({**options, "mat_key_lq": "test_display", "mat_key_gt": "test_gt"})
+    assert len(dataset) == 3
+    np.testing.assert_array_equal((dataset[1]["lq"] * 255).round().numpy().transpose(1, 2, 0), lq[1])
+    np.testing.assert_array_equal((dataset[1]["gt"] * 255).round().numpy().transpose(1, 2, 0), gt[1])
+    with pytest.raises(DataError, match=r"unknown array 'test_dispaly'. Did you mean 'test_display'"):
+        PairedRuleDataset({**options, "mat_key_lq": "test_dispaly", "mat_key_gt": "test_gt"})
+
+
+def test_lists(reside):
+    (reside / "list.txt").write_text("gt/2.png hazy/0_0.8_0.04.jpg\n", encoding="utf-8")
+    dataset = make(
+        reside, dataroot_lq=str(reside), dataroot_gt=None, pair="txtlist", pair_list=str(reside / "list.txt")
+    )
+    assert dataset[0]["gt_path"].endswith("gt/2.png")
+    with pytest.raises(OptionError, match=r"pair_list: this option is required by the rule 'txtlist'"):
+        make(reside, pair="txtlist")
+    with pytest.raises(OptionError, match=r"pair_list: only read by"):
+        make(reside, pair_list="list.txt")
+
+
+def test_unpaired_images_are_an_error_that_names_them_or_are_skipped(reside, image_writer):
+    image_writer(reside / "hazy" / "7_0.8_0.04.jpg")
+    for build in (lambda: make(reside), lambda: PairedRuleDataset.check_options(opt(reside), "datasets.train")):
+        with pytest.raises(
+            DataError, match=r"1 of 7 degraded images have no clean one.*7_0\.8_0\.04\.jpg \(looked for 7 "
+        ):
+            build()
+    assert len(make(reside, unpaired="skip")) == 6
+    with pytest.raises(DataError, match=r"6 of 7 degraded|7 of 7 degraded"):
+        make(reside, pair="same")
+
+
+def test_different_sizes_are_refused_or_cut_around_the_centre(reside, image_writer):
+    image_writer(reside / "gt" / "2.png", 60, 70, 2)
+    with pytest.raises(DataError, match=r"2 pair\(s\) of different size: .*2_0\.8.*is 40 x 50, .*2\.png is 60 x 70"):
+        PairedRuleDataset.check_options(opt(reside), "datasets.train")
+    with pytest.raises(DataError, match="'mismatch: centre' cuts the larger"):
+        make(reside, phase="val", gt_size=None)[4]
+    sample = make(reside, phase="val", gt_size=None, mismatch="centre")[4]
+    assert torch.equal(sample["gt"], bgr(reside / "gt" / "2.png")[:, 10:50, 10:60])
+
+
+def test_small_and_broken_images_are_found_before_training(reside):
+    with pytest.raises(DataError, match=r"dataroot_lq: 6 image\(s\) smaller than gt_size 48"):
+        PairedRuleDataset.check_options(opt(reside, gt_size=48), "datasets.train")
+    (reside / "gt" / "1.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"dataroot_gt: 1 unreadable|dataroot_gt: 2 unreadable"):
+        PairedRuleDataset.check_options(opt(reside), "datasets.train")
+
+
+def test_lmdb_pairs(reside, tmp_path):
+    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+
+    names = [path.name for path in sorted((reside / "gt").iterdir())]
+    for folder in ("lq", "gt"):
+        make_lmdb_from_imgs(str(reside / "gt"), str(tmp_path / f"{folder}.lmdb"), names, [name[:-4] for name in names])
+    options = {"dataroot_lq": str(tmp_path / "lq.lmdb"), "dataroot_gt": str(tmp_path / "gt.lmdb"), "pair": "same",
+               "io_backend": {"type": "lmdb"}, "phase": "val", "gt_size": None}  # fmt: skip
+    sample = make(reside, **options)[1]
+    assert torch.equal(sample["gt"], bgr(reside / "gt" / "1.png"))

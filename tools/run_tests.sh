@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The whole test suite, in the active virtual environment or in .venv:  bash tools/run_tests.sh [pytest arguments]
+set -euo pipefail
+# shellcheck source=tools/environment.sh
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+prepare_environment test
+cd "$ROOT"
+say "ruff"
+ruff check .
+ruff format --check .
+say "pytest"
+python -m pytest "$@"
