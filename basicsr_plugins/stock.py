@@ -139,17 +139,18 @@ def _mend_sampler() -> None:
 
     @functools.wraps(stock_set_epoch)
     def set_epoch(self: Any, epoch: int) -> None:
-        global _current_sampler, _samples_to_skip
+        global _current_sampler, _samples_to_skip, _before_skipping
         stock_set_epoch(self, epoch)
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
         _current_sampler = self
+        # taken here and not by the first iterator: stock's prefetchers make one before the first epoch
         self.skipped_samples, _samples_to_skip = _samples_to_skip, 0
+        self.before_skipping, _before_skipping = _before_skipping, None
 
     @functools.wraps(stock_iter)
     def iterate(self: Any) -> Iterator[int]:
-        global _before_skipping
-        before, _before_skipping = _before_skipping, None
+        before, self.before_skipping = getattr(self, "before_skipping", None), None
         if before is not None:
             before()
         if getattr(self.dataset, "takes_virtual_index", False):

@@ -31,8 +31,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model_type": "SPNModel",
         "train": {
             "spn_opt": {
-                "loss": {"type": "SPNLoss", "features": "pixel", "loss_weight": 0.01},
+                "loss": {"type": "SPNLoss", "features": "pixel", "loss_weight": 0.1},
                 "negatives": {"steps": [1, 2], "decay": 0.1},
+                "guard": {"warmup_iter": 0},
             }
         },
     },

@@ -105,7 +105,7 @@ class Checkpointing:
                 "scaler": self.precision.state_dict(),
                 "scheduled_rates": self.warm_up.scheduled,
                 "window": self.window_state(current_iter),
-                "manual_seed": self.opt.get("manual_seed"),
+                "manual_seed": int(self.opt.get("manual_seed") or 0),
                 "skipped": self.guard.skipped,
                 "best": getattr(self, "best_metric_results", {}),
                 "random": distributed.gather_objects([[random_state.get_random_state(), self.random_stream.state]]),
