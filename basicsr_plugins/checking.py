@@ -73,6 +73,9 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
     if opt.get("is_train"):
         parse(model.Settings, opt.get("train") or {}, "train")
         parse(LoggerSettings, opt.get("logger") or {}, "logger")
+        for name in model.trained_networks:
+            if not opt["train"].get(f"optim_{name}"):
+                raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
         _check_training_parts(opt["train"], model)
         _check_progressive(opt)
     val = parse(model.ValSettings, opt.get("val") or {}, "val")

@@ -57,6 +57,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
 
     Settings: ClassVar[type[TrainSettings]] = DCPTSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "dc")
+    trained_networks: ClassVar[tuple[str, ...]] = ("g", "dc")
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the generation loss, then the classification loss."""

@@ -63,6 +63,8 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
     Settings: ClassVar[type[TrainSettings]] = TrainSettings
     ValSettings: ClassVar[type[ValSettings]] = ValSettings
     network_names: ClassVar[tuple[str, ...]] = ("g",)
+    #: Those of them that cannot do without an optimizer.
+    trained_networks: ClassVar[tuple[str, ...]] = ("g",)
     #: What ``train.spn_opt`` adds, where it is set.
     spn: Optional[SPN] = None
 
