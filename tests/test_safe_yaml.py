@@ -57,7 +57,12 @@ def test_anchors_and_merges_work(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- 1\n- 2\n", "holds list"), ("", "holds NoneType"), ("a: [1\n", "is not valid YAML"), ("a:\n\t- 1", "not valid")],
+    [
+        ("- 1\n- 2\n", "holds list"),
+        ("", "holds NoneType"),
+        ("a: [1\n", "is not valid YAML"),
+        ("a:\n\t- 1", "not valid"),
+    ],
 )
 def test_what_is_no_option_file(tmp_path, text, message):
     with pytest.raises(OptionError, match=message):

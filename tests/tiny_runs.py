@@ -82,7 +82,7 @@ def option_file(images: Path, recipe: str = "plain", **changes: Any) -> dict[str
         "logger": {"print_freq": 1, "save_checkpoint_freq": 1000},
     }
     options = merge(merge(plain, RECIPES[recipe]), changes)
-    if options["path"].get("pretrain_network_g") == "BASE":
+    if isinstance(options["path"], dict) and options["path"].get("pretrain_network_g") == "BASE":
         options["path"]["pretrain_network_g"] = str(write_base(images.parent / "base.pth"))
     return options
 
