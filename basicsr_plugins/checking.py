@@ -20,7 +20,7 @@ from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.random_state import preserved_random_state
 from basicsr_plugins.training.settings import LoggerSettings, PathSettings
 
-__all__ = ["check_options"]
+__all__ = ["check_options", "uses_ours"]
 
 #: Keys of the top level, beside ``network_*``.
 TOP_LEVEL = (
@@ -47,7 +47,7 @@ def check_options(opt: Mapping[str, Any]) -> None:
     models = registration.provided("model")
     model = models.get(_our_name("model", model_name))
     if model is None:
-        if _uses_ours(opt):
+        if uses_ours(opt):
             registration.lookup("model", model_name, "model_type")
         elif not _is_stock("model", model_name):
             _hint_at_ours(model_name, models)
@@ -245,7 +245,10 @@ def _is_stock(kind: str, name: Any) -> bool:
     return True
 
 
-def _uses_ours(opt: Mapping[str, Any]) -> bool:
+def uses_ours(opt: Mapping[str, Any]) -> bool:
+    """Whether an option file names a model, a network or a data set of ours."""
+    if _our_name("model", opt.get("model_type")) in registration.provided("model"):
+        return True
     networks = [value for key, value in opt.items() if key.startswith("network_") and isinstance(value, Mapping)]
     for kind, users in (("arch", networks), ("dataset", (opt.get("datasets") or {}).values())):
         ours = registration.provided(kind)
