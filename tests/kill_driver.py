@@ -80,7 +80,7 @@ def kill_somewhere(folder: Path, root: Path, draw: random.Random, how: str) -> d
     _, status = os.waitpid(child, 0)
     return {
         "before": before, "after": newest(root), "resumed": resumed_from(root, started - 1), "writing": writing,
-        "killed": os.WIFSIGNALED(status), "broken": broken_files(root), "leftovers": len(list(root.rglob("*.incomplete"))),
+        "killed": os.WIFSIGNALED(status), "broken": broken_files(root),
     }  # fmt: skip
 
 

@@ -10,7 +10,8 @@ WORK="${1:-$ROOT/quickstart}"
 mkdir -p "$WORK"
 cd "$WORK"
 export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-0}"
-run() { basicsr-plugins "$@" > last_run.log 2>&1 || { tail -n 20 last_run.log; fail "basicsr-plugins $* (the whole log: $WORK/last_run.log)"; }; }
+# shellcheck disable=SC2086 # QUICKSTART_SET holds several overrides (the test suite shortens the runs with it)
+run() { basicsr-plugins "$@" ${QUICKSTART_SET:+--set $QUICKSTART_SET} > last_run.log 2>&1 || { tail -n 20 last_run.log; fail "basicsr-plugins $* (the whole log: $WORK/last_run.log)"; }; }
 finished() { [ -f "experiments/$1/models/net_g_latest.pth" ]; }
 
 say "writing photographs and option files to $WORK"

@@ -9,4 +9,5 @@ say "ruff"
 ruff check .
 ruff format --check .
 say "pytest"
-python -m pytest "$@"
+# one process a core and one thread a process: tiny networks gain nothing from threads, and idle ones spin
+OMP_NUM_THREADS=1 python -m pytest --numprocesses "${TEST_PROCESSES:-auto}" --dist loadfile "$@"

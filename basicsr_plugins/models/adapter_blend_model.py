@@ -87,6 +87,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
     sections: ClassVar[dict[str, type]] = {"blend": BlendOptions}
     network_names: ClassVar[tuple[str, ...]] = ("g", "e")
     trained_networks: ClassVar[tuple[str, ...]] = ("e",)
+    takes_spn: ClassVar[bool] = False
     #: its classes follow from the adapters
     completed_networks: ClassVar[tuple[str, ...]] = ("e",)
     batch_keys: ClassVar[tuple[str, ...]] = ("degradation", "degradation_map")

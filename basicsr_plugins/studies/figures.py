@@ -10,7 +10,7 @@ import numpy as np
 
 from basicsr_plugins.errors import DependencyError
 
-__all__ = ["draw_complexity", "draw_toy", "new_figure", "save_figure"]
+__all__ = ["draw_complexity", "draw_rain", "draw_toy", "new_figure", "save_figure"]
 
 
 def new_figure(rows: int, columns: int, width: float = 3.4, height: float = 2.9) -> tuple[Any, Any]:
@@ -93,3 +93,43 @@ def _curve(axis: Any, curve: dict[float, list[float]], label: str, **style: Any)
     x, y = list(curve), [np.mean(values) for values in curve.values()]
     spread = np.array([[m - min(values), max(values) - m] for m, values in zip(y, curve.values())]).T
     axis.errorbar(x, y, yerr=spread, label=label, marker="o", markersize=3, capsize=2, linewidth=1.2, **style)
+
+
+def draw_rain(rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
+    """Draw N against E_R and E_B on seen and unseen rain, one curve a rain range (and category).
+
+    Args:
+        rows: Rows of a sweep; points are means over seeds and test sets, bars their range over the seeds.
+        path: Where to write.
+    """
+    figure, axes = new_figure(2, 2, width=4.0, height=3.0)
+    curves = sorted({(row["category"], row["rain"]) for row in rows}, key=str)
+    several = len({category for category, _ in curves}) > 1
+    titles = {"e_r": "E_R (higher: more removed)", "e_b": "E_B (lower: background kept)"}
+    for line, (value, title) in zip(axes, titles.items()):
+        for axis, kind in zip(line, ("seen", "unseen")):
+            for number, (category, rain) in enumerate(curves):
+                chosen = [row for row in rows if row.get(value) is not None and row["kind"] == kind]
+                chosen = [row for row in chosen if (row["category"], row["rain"]) == (category, rain)]
+                label = f"{category}, {rain}" if several else str(rain)
+                colour = f"C{number}"
+                _curve(axis, _by_seed(chosen, value), label, color=colour)
+                if value == "e_r" and chosen:
+                    oracle = _by_seed(chosen, "e_r_oracle")
+                    axis.plot(list(oracle), [np.mean(v) for v in oracle.values()], ":", color=colour, linewidth=1)
+            axis.set_xscale("log", base=2)
+            axis.set_title(f"{title}, {kind} rain", fontsize=9)
+            axis.set_xlabel("backgrounds N")
+    axes[0][0].legend(title="trained on", fontsize=8)
+    axes[0][0].set_ylabel("dotted: perfect network")
+    return save_figure(figure, path)
+
+
+def _by_seed(rows: Sequence[dict[str, Any]], value: str) -> dict[float, list[float]]:
+    """Return ``{N: [mean over the test sets, for every seed]}``."""
+    result: dict[float, list[float]] = {}
+    for number in sorted({row["backgrounds"] for row in rows}):
+        here = [row for row in rows if row["backgrounds"] == number]
+        seeds = sorted({row["seed"] for row in here})
+        result[number] = [float(np.mean([row[value] for row in here if row["seed"] == seed])) for seed in seeds]
+    return result

@@ -7,7 +7,7 @@ import tiny_runs
 
 from basicsr_plugins import installation, registration
 
-GOOD = {name: "1.0.0" for name in installation.PACKAGES} | {"torch": "2.5.1+cpu", "torchvision": "0.20.1"}
+GOOD = dict.fromkeys(installation.PACKAGES, "1.0.0") | {"torch": "2.5.1+cpu", "torchvision": "0.20.1"}
 
 
 def test_the_report(capsys):

@@ -165,7 +165,8 @@ def test_wrong_options_are_refused_before_training(tmp_path, change, text):
 def test_stock_swinir_with_tokens_and_different_sides(tmp_path):
     swinir = {
         "type": "SwinIR", "upscale": 1, "in_chans": 3, "img_size": 16, "window_size": 4, "img_range": 1.0,
-        "depths": [1, 1], "embed_dim": 8, "num_heads": [2, 2], "mlp_ratio": 2, "upsampler": "", "resi_connection": "1conv",
+        "depths": [1, 1], "embed_dim": 8, "num_heads": [2, 2], "mlp_ratio": 2, "upsampler": "",
+        "resi_connection": "1conv",
     }  # fmt: skip
     layers = {"feature_layers": ["layers.1", "layers.0"]}
     model = tiny_runs.make_model(tmp_path, "dcpt", network_g=swinir, train=layers)
