@@ -23,7 +23,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "accumulate": {"accumulate": 2, "grad_clip": 0.1},
     "channels_last": {"channels_last": True},
 }
-SGD = {"type": "SGD", "lr": 0.05, "momentum": 0.9}
+SGD = {"type": "SGD", "lr": 0.005, "momentum": 0.9}
 METRICS = {"psnr": {"type": "calculate_psnr", "crop_border": 0}, "ssim": {"type": "calculate_ssim", "crop_border": 0}}
 
 
