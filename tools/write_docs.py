@@ -99,6 +99,8 @@ def options_page() -> str:
             "",
             table(field_rows(model.Settings, TrainSettings)),
         ]
+        for section, schema in getattr(model, "sections", {}).items():
+            lines += [f"Section `{section}`:", "", table(field_rows(schema))]
     for name, dataset in sorted(provided("dataset").items()):
         lines += [f"## {name}", "", f"{first_sentence(dataset)}.", "", table(field_rows(dataset.Options))]
     for kind, title in (
