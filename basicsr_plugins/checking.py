@@ -105,7 +105,7 @@ def _check_phases(opt: Mapping[str, Any]) -> None:
     for phase in datasets:
         if phase.split("_")[0] not in allowed:
             raise OptionError(f"datasets.{phase}: {one_of(phase.split('_')[0], allowed, 'phase')}")
-    if not opt.get("is_train"):
+    if not opt.get("is_train") or not datasets:  # no section at all is the parser's to report
         return
     if "train" not in datasets:
         raise OptionError("datasets.train: this section is required.")
