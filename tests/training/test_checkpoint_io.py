@@ -51,6 +51,16 @@ def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path):
     assert os.listdir(tmp_path) == ["net_g_1.pth"]
 
 
+def test_a_reader_of_the_old_file_never_sees_a_mixture(tmp_path):
+    path = tmp_path / "net_g_1.pth"
+    checkpoint_io.save({"a": 1}, path)
+    old = path.read_bytes()
+    with open(path, "rb") as reader:  # a file that is written over would change under it
+        checkpoint_io.save({"a": torch.rand(1000)}, path)
+        assert reader.read() == old
+    assert path.read_bytes() != old
+
+
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot be written"):
