@@ -36,6 +36,7 @@ class _Child:
     ratio: float
     label: int
     labels: int
+    name: str = ""
 
 
 @provides("dataset")
@@ -120,6 +121,19 @@ class AllInOneDataset(data.Dataset):
         options, where = parse_dataset(cls.Options, opt, where)
         return max(child.label + child.labels for child in plan_children(options, where))
 
+    @classmethod
+    def label_names(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> dict[int, str]:
+        """Return what the labels are called in tables: the children's keys, or their own labels' names."""
+        options, where = parse_dataset(cls.Options, opt, where)
+        names: dict[int, list[str]] = {}
+        for child in plan_children(options, where):
+            own = {0: child.name} if child.name and child.labels == 1 else {}
+            if not own and hasattr(child.kind, "label_names"):
+                own = child.kind.label_names(child.opt, child.where)
+            for label, name in own.items():
+                names.setdefault(child.label + label, []).append(name)
+        return {label: "/".join(dict.fromkeys(shared)) for label, shared in sorted(names.items())}
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next samples, for every child too."""
         self.seeds.set_epoch(epoch)
@@ -194,7 +208,8 @@ def plan_children(options: Any, where: str) -> list[_Child]:
         labels = kind.labels(own, here) if hasattr(kind, "labels") else 1
         label = following if label is None else label
         following = max(following, label + labels)
-        children.append(_Child(kind, own, here, float(ratio), label, labels))
+        name = str(key) if isinstance(given, Mapping) else ""
+        children.append(_Child(kind, own, here, float(ratio), label, labels, name))
     crops = {child.opt.get("gt_size"): child.where for child in children}
     if options.phase == "train" and len(crops) > 1:
         listed = ", ".join(f"{size} ({where})" for size, where in crops.items())

@@ -132,6 +132,15 @@ class DegradationDataset(data.Dataset):
         options, where = parse_dataset(cls.Options, opt, where)
         return max(entry.label for entry in _entries(options.degradations, where)) + 1
 
+    @classmethod
+    def label_names(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> dict[int, str]:
+        """Return what the labels are called in tables: the degradations' names, joined where they share a label."""
+        options, where = parse_dataset(cls.Options, opt, where)
+        names: dict[int, list[str]] = {}
+        for entry in _entries(options.degradations, where):
+            names.setdefault(entry.label, []).append(entry.name)
+        return {label: "/".join(dict.fromkeys(shared)) for label, shared in sorted(names.items())}
+
     @property
     def assign(self) -> str:
         """Which degradation a sample gets: ``random``, ``cycle`` or ``all``."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Optional
+from typing import Any, ClassVar, Literal, Optional, Union
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from basicsr_plugins.errors import OptionError
 from basicsr_plugins.models.degradation_classification import DegradationClassification
+from basicsr_plugins.models.patch_mask import hide_patches
 from basicsr_plugins.models.restoration_model import RestorationModel
-from basicsr_plugins.options import option
+from basicsr_plugins.options import fraction, option, positive
 from basicsr_plugins.registration import provides
 from basicsr_plugins.training.settings import TrainSettings
 
@@ -32,6 +35,19 @@ class DCPTSettings(TrainSettings):
     )
     pixel_input: Literal["gt", "lq"] = option(
         "gt", "image that net_g draws the clean one from: gt as published, lq is the direct-training ablation"
+    )
+    mask_ratio: float = option(
+        0.0, "share of patches hidden from one merged phase (MaskDCPT: 0.5); 0 is DCPT with its two phases",
+        check=fraction,
+    )  # fmt: skip
+    mask_patch: int = option(16, "side of a hidden patch, pixels", source="MaskDCPT, arXiv 2510.13282", check=positive)
+    train_only: Optional[Literal["classifier"]] = option(
+        None, "classifier: net_g stays as it is, optim_g and pixel_opt are not used (the published DCModel)"
+    )
+    labels: Optional[list[Union[str, list[str]]]] = option(
+        None,
+        "what labels 0, 1, ... mean, a name or a list of names: the classifier then says yes or no to each name "
+        "(BinaryCrossEntropyLoss) instead of choosing one class",
     )
 
 
@@ -59,11 +75,49 @@ class DCPTModel(DegradationClassification, RestorationModel):
     network_names: ClassVar[tuple[str, ...]] = ("g", "dc")
     trained_networks: ClassVar[tuple[str, ...]] = ("g", "dc")
 
+    def setup(self) -> None:
+        """Freeze ``net_g`` where only the classifier is trained."""
+        super().setup()
+        self.only_classifier = self.is_train and self.settings.train_only == "classifier"
+        if self.only_classifier:
+            self.net_g.requires_grad_(False)
+
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the generation loss, then the classification loss."""
+        """Yield the generation loss, then the classification loss (one phase with masks or a frozen ``net_g``)."""
         self.need("lq", "gt", "degradation")
+        settings = self.settings
+        if self.only_classifier:
+            self.net_g.eval()
+            with torch.no_grad():
+                features = self.tap(self.lq)
+            yield {"l_cls": self.classification_loss(features)}
+            return
+        if settings.mask_ratio > 0:
+            # MaskDCPT: what is left of the degraded image in, the whole clean image and the class out
+            shown = hide_patches(self.lq, settings.mask_ratio, settings.mask_patch)
+            output, features = self.tap.with_output(shown)
+            losses = self.restoration_losses(output.float(), self.gt, shown)
+            yield {**losses, "l_cls": self.classification_loss(features)}
+            return
         # generation: a clean image in, the same clean image out (or, for the ablation, from the degraded one)
-        shown = self.gt if self.settings.pixel_input == "gt" else self.lq
+        shown = self.gt if settings.pixel_input == "gt" else self.lq
         yield self.restoration_losses(self.restore(shown), self.gt, shown)
         # classification: a degraded image in, features of the decoder half out, which degradation was it?
-        yield {"l_cls": self.cri_cls(self.net_dc(self.tap(self.lq)), self.degradation)}
+        yield {"l_cls": self.classification_loss(self.tap(self.lq))}
+
+    def setup_losses(self) -> None:
+        """Build the losses; a frozen ``net_g`` needs no pixel loss."""
+        if self.only_classifier:
+            self.cri_cls = self.make_loss(self.settings.classification_opt)
+        else:
+            super().setup_losses()
+
+    @classmethod
+    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+        """Check what the switches ask of each other."""
+        super().check_recipe(opt, networks)
+        train = opt.get("train") or {}
+        if train.get("mask_ratio") and train.get("train_only"):
+            raise OptionError("train.mask_ratio: train_only: classifier draws no image, so nothing can be hidden.")
+        if train.get("spn_opt") and train.get("train_only"):
+            raise OptionError("train.spn_opt: with train_only: classifier net_g is not trained, so it has no history.")

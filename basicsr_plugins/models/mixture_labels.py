@@ -20,6 +20,7 @@ class MixtureLabels:
     Args:
         labels: What label 0, 1, ... means: a class, or a list of classes for a mixture.
         classes: The estimator's classes.
+        where: YAML path of the labels, for messages.
 
     Raises:
         OptionError: A label names a class that the estimator does not have.
@@ -30,14 +31,18 @@ class MixtureLabels:
                 [0.5000, 0.5000]])
     """
 
-    def __init__(self, labels: Sequence[Union[str, Sequence[str]]], classes: Sequence[str]) -> None:
+    def __init__(
+        self, labels: Sequence[Union[str, Sequence[str]]], classes: Sequence[str], where: str = "blend.labels"
+    ) -> None:
+        self.where = where
         self.meanings = [[label] if isinstance(label, str) else list(label) for label in labels]
         self.table = torch.zeros(len(self.meanings), len(classes))
         for index, names in enumerate(self.meanings):
             for name in names:
                 if name not in classes:
                     raise OptionError(
-                        f"blend.labels[{index}]: {one_of(name, classes, 'degradation')} These are the adapters."
+                        f"{where}[{index}]: {one_of(name, classes, 'degradation')}"
+                        + (" These are the adapters." if where == "blend.labels" else "")
                     )
                 self.table[index, list(classes).index(name)] = 1 / len(names)
         #: label -> class, for the labels that are one degradation
@@ -70,6 +75,6 @@ class MixtureLabels:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(self):
             raise DataError(
-                f"the data set gives label {low if low < 0 else high}, but blend.labels names {len(self)}: "
+                f"the data set gives label {low if low < 0 else high}, but {self.where} names {len(self)}: "
                 f"{', '.join(self.name(index) for index in range(len(self)))}."
             )

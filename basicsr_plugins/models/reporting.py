@@ -41,8 +41,15 @@ class Reporting:
         improved = self._remember_best(dataset_name, current_iter)
         if distributed.rank() == 0:
             self._report(dataset_name, current_iter, tb_logger, text, len(records))
+            if tb_logger:
+                for name, picture in self.report_pictures().items():
+                    tb_logger.add_image(f"{dataset_name}/{name}", picture, current_iter, dataformats="HWC")
             if self.is_train and self.settings.save_best:
                 self.save_best(dataset_name, improved)
+
+    def report_pictures(self) -> dict[str, Any]:
+        """Return pictures (h, w, 3) uint8 RGB for TensorBoard that belong to what ``summarise`` returned last."""
+        return {}
 
     def _first_validated(self) -> str:
         return next(options["name"] for phase, options in self.opt["datasets"].items() if phase != "train")
