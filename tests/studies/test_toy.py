@@ -127,11 +127,23 @@ def test_grid_summary_and_differences():
 
 def test_command_writes_table_and_figure(tmp_path, capsys):
     command(
-        "toy", "--out", str(tmp_path), "--terms", "1", "3", "--functions", "4", "--steps", "5", "--train-on", "wide"
+        "toy",
+        "--out",
+        str(tmp_path),
+        "--terms",
+        "1",
+        "3",
+        "--functions",
+        "4",
+        "--steps",
+        "5",
+        "--train-on",
+        "wide",
+        "burst",
     )
     rows = read_csv(tmp_path / "toy.csv")
     assert {(row["terms"], row["functions"]) for row in rows} == {(1, 4), (3, 4)}
-    assert {row["train_on"] for row in rows} == {"wide"}
+    assert {row["train_on"] for row in rows} == {"wide", "burst"}
     assert (tmp_path / "toy.png").stat().st_size > 5000
     text = capsys.readouterr().out
     assert "removal of pulses, terms 1 -> 3" in text
