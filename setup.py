@@ -98,6 +98,7 @@ setup(
             "hypothesis>=6.90",
             "matplotlib>=3.6",
             "pytest>=7.4",
+            "pytest-xdist>=3.3",
             "ruff>=0.14",
             "scikit-image>=0.20",
             "scikit-learn>=1.2",

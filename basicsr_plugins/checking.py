@@ -99,6 +99,8 @@ def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
         elif key == "progressive" and value:
             ProgressivePatches(value)
         elif key == "spn_opt" and value is not None:
+            if not model.takes_spn:
+                raise OptionError(f"train.spn_opt: {model.__name__} does not train net_g, so it has no history.")
             check_spn(value)
         elif key.endswith("_opt") and isinstance(value, Mapping) and "type" in value:
             _check_loss(value, f"train.{key}")

@@ -25,17 +25,14 @@ class HistoryModel(BaseAveragedModel):
         super().__init__(model, interval=interval)
         self.decay = decay
         self.module.eval()
-        for module in self.module.modules():  # a copied hook would still talk to whoever watches the original
-            for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
-                hooks.clear()
 
     def train(self, mode: bool = True) -> HistoryModel:
         """Stay in eval mode."""
         return super().train(False)
 
     def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
-        """Mix one tensor in place."""
-        averaged_param.mul_(self.decay).add_(source_param, alpha=1 - self.decay)
+        """Mix one tensor in place. Equal tensors (a frozen base) stay bit-equal, and so does a plain copy."""
+        averaged_param.lerp_(source_param, 1 - self.decay)
 
     def refresh(self, model: nn.Module) -> None:
         """Take ``model`` in now."""

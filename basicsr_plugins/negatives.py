@@ -180,30 +180,23 @@ class NegativeModels(nn.Module):
             self.refreshed += 1
         return due
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the counters that ``state_dict`` holds beside the weights."""
-        return {
-            "iteration": self.iteration,
-            "refreshed": self.refreshed,
-            "mode": self.mode,
-            "steps": list(self.steps),
-        }
+    def get_extra_state(self) -> Tensor:
+        """Return the counters, the mode and the steps: a tensor, as most code expects of a state dict's values."""
+        return torch.tensor([self.iteration, self.refreshed, MODES.index(self.mode), *self.steps])
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Restore the counters.
 
         Raises:
             CheckpointError: The state is of another mode or other steps.
         """
-        ours = {"mode": self.mode, "steps": list(self.steps)}
-        theirs = {"mode": state["mode"], "steps": list(state["steps"])}
-        if ours != theirs:
+        iteration, refreshed, mode, *steps = state.tolist()
+        if (MODES[mode], steps) != (self.mode, self.steps):
             raise CheckpointError(
-                f"negatives: the checkpoint has mode {theirs['mode']!r} with steps {theirs['steps']}, the options say "
-                f"mode {ours['mode']!r} with steps {ours['steps']}. Resume with the options it was started with."
+                f"negatives: the checkpoint has mode {MODES[mode]!r} with steps {steps}, the options say mode "
+                f"{self.mode!r} with steps {self.steps}. Resume with the options it was started with."
             )
-        self.iteration = int(state["iteration"])
-        self.refreshed = int(state["refreshed"])
+        self.iteration, self.refreshed = iteration, refreshed
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load weights and counters.
@@ -297,9 +290,11 @@ def check_negatives(
     negatives_per_step: Optional[int] = None,
     selection: str = "cycle",
     precision: Optional[str] = None,
-    seed: int = 0,
+    **_: Any,
 ) -> tuple[list[int], list[float]]:
     """Check the arguments of ``NegativeModels`` and return the step and the decay of each negative.
+
+    Arguments whose type says everything (``seed``, ``channels_last``) pass through.
 
     Raises:
         OptionError: The first thing that is wrong.

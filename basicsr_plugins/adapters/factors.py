@@ -13,7 +13,7 @@ from torch import nn
 from basicsr_plugins.adapters.folder import AdapterFolder
 from basicsr_plugins.errors import CheckpointError
 
-__all__ = ["Factor", "factorise", "read_factors", "weight_change"]
+__all__ = ["Factor", "factorise", "is_plain_lora", "read_factors", "read_lora", "weight_change"]
 
 #: LoRA configs that change what the plain factors mean: such adapters are read through PEFT itself.
 _PLAIN_LORA = {
@@ -63,7 +63,7 @@ def read_factors(folder: AdapterFolder, net: nn.Module) -> dict[str, Factor]:
         CheckpointError: A layer is missing, has another shape, or something else than weights and biases of linear and
             convolution layers was trained.
     """
-    factors = _read_lora(folder) if _is_plain_lora(folder) else _read_through_peft(folder, net)
+    factors = read_lora(folder) if is_plain_lora(folder) else _read_through_peft(folder, net)
     if not factors:
         raise CheckpointError(f"adapter {folder.name!r} ({folder.path}) changes nothing that can be blended.")
     layers = dict(net.named_modules())
@@ -96,12 +96,14 @@ def factorise(change: torch.Tensor, tolerance: float = 1e-6) -> Factor:
     return Factor(down.float(), up.float())
 
 
-def _is_plain_lora(folder: AdapterFolder) -> bool:
+def is_plain_lora(folder: AdapterFolder) -> bool:
+    """Tell whether the adapter is nothing but two factors per layer."""
     config = folder.config
     return folder.method == "lora" and all((config.get(k) or plain) == plain for k, plain in _PLAIN_LORA.items())
 
 
-def _read_lora(folder: AdapterFolder) -> dict[str, Factor]:
+def read_lora(folder: AdapterFolder) -> dict[str, Factor]:
+    """Return the factors of a plain LoRA adapter as its file holds them, without PEFT and without a network."""
     tensors, factors = folder.tensors(), {}
     for key in sorted(tensors):
         name, _, kind = key.rpartition(".lora_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-__all__ = ["add_parser", "first_sentence"]
+__all__ = ["add_parser", "first_sentence", "markdown_table"]
 
 
 def add_parser(commands: Any) -> None:
@@ -13,6 +13,7 @@ def add_parser(commands: Any) -> None:
     text = "list what this package provides, with one sentence each"
     parser = commands.add_parser("list", help=text, description=text)
     parser.add_argument("kind", nargs="?", help="arch, loss, dataset, metric, model or degradation")
+    parser.add_argument("--markdown", action="store_true", help="as the table of the README")
     parser.set_defaults(func=_run)
 
 
@@ -24,6 +25,16 @@ def first_sentence(thing: Any) -> str:
     return text.rstrip(".")
 
 
+def markdown_table() -> str:
+    """Return everything provided as a Markdown table, one row a kind."""
+    from basicsr_plugins.registration import KINDS, provided
+
+    rows = ["| kind | names |", "| --- | --- |"]
+    for kind in KINDS:
+        rows.append(f"| {kind} | {', '.join(f'`{name}`' for name in sorted(provided(kind)))} |")
+    return "\n".join(rows)
+
+
 def _run(arguments: argparse.Namespace) -> None:
     import basicsr_plugins
     from basicsr_plugins.errors import OptionError, one_of
@@ -32,6 +43,9 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.kind is not None and arguments.kind not in KINDS:
         raise OptionError(one_of(arguments.kind, KINDS, "kind"))
     basicsr_plugins.register()
+    if arguments.markdown:
+        print(markdown_table())
+        return
     for kind in [arguments.kind] if arguments.kind else KINDS:
         print(f"{kind}:")
         for name, thing in sorted(provided(kind).items()):

@@ -62,6 +62,6 @@ class DCPTModel(DegradationClassification, RestorationModel):
         """Yield the generation loss, then the classification loss."""
         # generation: a clean image in, the same clean image out (or, for the ablation, from the degraded one)
         shown = self.gt if self.settings.pixel_input == "gt" else self.lq
-        yield self.restoration_losses(self.restore(shown), self.gt)
+        yield self.restoration_losses(self.restore(shown), self.gt, shown)
         # classification: a degraded image in, features of the decoder half out, which degradation was it?
         yield {"l_cls": self.cri_cls(self.net_dc(self.tap(self.lq)), self.degradation)}

@@ -65,6 +65,8 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
     network_names: ClassVar[tuple[str, ...]] = ("g",)
     #: What ``train.spn_opt`` adds, where it is set.
     spn: Optional[SPN] = None
+    #: False for a recipe whose ``net_g`` does not learn: its past says nothing.
+    takes_spn: ClassVar[bool] = True
 
     def __init__(self, opt: dict[str, Any]) -> None:
         BaseModel.__init__(self, opt)
@@ -129,15 +131,20 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
 
     def restore(self, image: Tensor) -> Tensor:
         """Run ``net_g`` for training; the result is float32, so that losses are, whatever the precision."""
-        self.shown = image
         return self.net_g(image).float()
 
     def make_loss(self, options: Optional[dict[str, Any]]) -> Optional[nn.Module]:
         """Build a registered loss, or None where there are no options."""
         return build_loss(options).to(self.device) if options else None
 
-    def restoration_losses(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
-        """Return stock's pixel and perceptual losses, the extra ones and SPN's, by log name."""
+    def restoration_losses(self, output: Tensor, gt: Tensor, shown: Optional[Tensor] = None) -> dict[str, Tensor]:
+        """Return stock's pixel and perceptual losses, the extra ones and SPN's, by log name.
+
+        Args:
+            output: What ``net_g`` made.
+            gt: What was wanted.
+            shown: What ``net_g`` was given; ``lq`` if left out.
+        """
         losses: dict[str, Tensor] = OrderedDict()
         if self.cri_pix:
             losses["l_pix"] = self.cri_pix(output, gt)
@@ -149,7 +156,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
             value = loss(output, gt)
             losses.update(value if isinstance(value, dict) else {name: value})
         if self.spn:
-            losses.update(self.spn.losses(output, gt, self.shown))
+            losses.update(self.spn.losses(output, gt, self.lq if shown is None else shown))
         return losses
 
     # -- set-up -----------------------------------------------------------------------------------------------------
@@ -179,6 +186,8 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
     def init_training_settings(self) -> None:
         """Build averages, losses, optimizers, schedules and the parts of the training step."""
         settings = self.settings
+        if settings.spn_opt is not None and not self.takes_spn:
+            raise OptionError(f"train.spn_opt: {type(self).__name__} does not train net_g, so it has no history.")
         allow_tf32(settings.tf32)
         self.precision = Precision(settings.precision, self.device)
         self.guard = FiniteGuard(settings.skip_nonfinite)

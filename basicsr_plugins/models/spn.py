@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 from torch import Tensor, nn
 
 from basicsr_plugins.errors import CheckpointError, OptionError
+from basicsr_plugins.losses.feature_distance import RANGE_CHECKS
 from basicsr_plugins.losses.spn_guard import SPNGuard
 from basicsr_plugins.losses.uncertainty import uncertainty_term
 from basicsr_plugins.negatives import NegativeModels, check_negatives
@@ -122,7 +123,8 @@ class SPN:
             shown: The image that the network was given.
         """
         weight = self.weight
-        self.loss.distance.check_range(gt, strict=True)
+        if self.iteration < RANGE_CHECKS:
+            self.loss.distance.check_range(gt, strict=True)
         self._last = (output.detach(), gt)
         if weight == 0:
             self.guard.observe(output.detach(), gt)

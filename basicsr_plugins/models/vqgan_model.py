@@ -96,7 +96,7 @@ class VQGANModel(RestorationModel):
         adversarial = current_iter > self.settings.net_d_start
         result = self.net_g(self.gt, full=True)
         self.output = result.image.float()
-        losses = self.restoration_losses(self.output, self.gt)
+        losses = self.restoration_losses(self.output, self.gt, self.gt)
         if adversarial:
             # the discriminator judges here and does not learn
             self.net_d.requires_grad_(False)

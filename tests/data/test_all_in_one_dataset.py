@@ -33,9 +33,8 @@ def pair(roots, folder, kind="PairedImageDataset", **more):
 
 
 def make(children, **options):
-    dataset = AllInOneDataset({
-        "name": "mix", "type": "AllInOneDataset", "phase": "train", "gt_size": 24, "seed": 1, "children": children, **options,
-    })  # fmt: skip
+    opt = {"name": "mix", "type": "AllInOneDataset", "phase": "train", "gt_size": 24, "seed": 1}
+    dataset = AllInOneDataset({**opt, "children": children, **options})
     dataset.set_epoch(0)
     return dataset
 

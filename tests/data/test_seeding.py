@@ -34,9 +34,8 @@ def epochs(opt, workers=0, count=2, ratio=3, first=0):
     result = []
     for epoch in range(first, first + count):
         sampler.set_epoch(epoch)
-        result.append([
-            (batch["lq"], batch["gt"], batch.get("degradation", torch.zeros(1)), list(batch["gt_path"])) for batch in loader
-        ])  # fmt: skip
+        none = torch.zeros(1)
+        result.append([(b["lq"], b["gt"], b.get("degradation", none), list(b["gt_path"])) for b in loader])
     return result
 
 

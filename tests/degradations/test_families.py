@@ -389,7 +389,7 @@ def test_cdd_mixes_apply_low_light_then_rain_then_haze(photo):
     mix = build_degradation({"type": "CDD", "mix": "low_haze_rain"})
     result = mix(photo, rng(), depth=np.ones(photo.shape[:2], dtype=np.float32))
     assert [step["type"] for step in result.params["steps"]] == ["LowLight", "Rain", "Haze"]
-    low, rain, haze = result.params["steps"]
+    low, _, haze = result.params["steps"]
     assert 2 <= low["gamma"] <= 3
     assert 0.03 <= low["noise"] <= 0.08
     assert 1 <= haze["beta"] <= 2

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from option_copies import ROOT
 
 from basicsr_plugins.cli.main import main
-from options import ROOT
 
 TINY = [
     "train.total_iter=1", "num_gpu=0", "network_g.width=4", "network_g.enc_blk_nums=[1]", "network_g.dec_blk_nums=[1]",

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 
 import pytest
-from conftest import ROOT, Environment, copy_source, environment
+from environments import ROOT, Environment, copy_source, environment
 
 pytestmark = pytest.mark.integration
 STARTUP = {"basicsr_plugins.pth", "basicsr_plugins.start", "_basicsr_plugins_bootstrap.py"}

@@ -9,9 +9,8 @@ import sys
 
 import pytest
 import torch
-from conftest import Environment
-
-from options import write_options
+from environments import Environment
+from option_copies import write_options
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 #: Small enough for a test, long enough for the classification loss to fall well below chance.
@@ -149,7 +148,7 @@ def test_resume_without_cuda_through_the_launcher(installed, checkout, tmp_path)
 
 
 def test_two_commands_in_the_readme_exist():
-    from options import ROOT
+    from option_copies import ROOT
 
     readme = (ROOT / "README.md").read_text()
     for command in ("bash tools/quickstart.sh", "bash tools/run_tests.sh"):

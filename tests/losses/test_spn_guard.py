@@ -42,11 +42,11 @@ class Toy(nn.Module):
         return self.conv(x)
 
 
-def train(weight, decay, guard=None, iterations=300, steps=(1, 2)):
+def train(weight, decay, guard=None, iterations=300, steps=(1, 2), **options):
     """Train the toy with pixel SPN; returns the last error and the guard's sentences."""
     generator = torch.Generator().manual_seed(0)
     net = Toy()
-    negatives = NegativeModels(net, list(steps), decay)
+    negatives = NegativeModels(net, list(steps), decay, **options)
     spn = SPNLoss(weight, features="pixel")
     spn.distance._range_checks = 0  # a collapsing output leaves the range
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
@@ -81,6 +81,15 @@ def test_table_9_without_history_the_push_has_nothing_to_hold_on_to(decay):
     guarded, said = train(4.0, decay, guard, steps=(2,))
     assert said
     assert guarded < collapsed
+
+
+def test_table_6_a_random_network_is_no_negative():
+    """Fixed random weights do not follow: a large weight drives the output away for good, and that is found."""
+    collapsed, _ = train(4.0, 0.1, mode="random")
+    guard = SPNGuard(warmup_iter=0, window=10, check_every=1, on_collapse="stop")
+    guarded, said = train(4.0, 0.1, guard, mode="random")
+    assert said
+    assert guarded < 0.2 * collapsed
 
 
 @pytest.mark.parametrize(("action", "left"), [("lower", 0.1), ("stop", 0.0)])

@@ -56,7 +56,7 @@ def test_images_reach_pyiqa_as_rgb_tensors_in_zero_to_one(fake_pyiqa):
 
 def test_pyiqa_errors(fake_pyiqa, monkeypatch):
     image = np.zeros((6, 8, 3), dtype=np.uint8)
-    with pytest.raises(OptionError, match="unknown pyiqa metric 'maen'. Did you mean 'mean'"):
+    with pytest.raises(OptionError, match=r"unknown pyiqa metric 'maen'\. Did you mean 'mean'"):
         pyiqa_metric.calculate_pyiqa(image, metric="maen", device="cpu")
     with pytest.raises(OptionError, match="l1 compares with a clean image"):
         pyiqa_metric.calculate_pyiqa(image, metric="l1", device="cpu")
