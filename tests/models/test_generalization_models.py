@@ -188,6 +188,27 @@ def test_lower_is_better_for_errors(tmp_path, photos):
     }
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"type": "RestorationResNet", "num_feat": 8, "num_block": 1},
+        {"type": "UNet", "num_feat": 4, "num_level": 3},
+        {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1},  # stock
+        {
+            "type": "SwinIR", "upscale": 1, "img_size": 32, "window_size": 8, "depths": [2], "embed_dim": 12,
+            "num_heads": [2], "mlp_ratio": 2, "img_range": 1.0, "upsampler": "", "resi_connection": "3conv",
+        },  # stock
+    ],
+    ids=lambda network: network["type"],
+)  # fmt: skip
+def test_every_network_of_the_studies_trains_and_validates(tmp_path, photos, network):
+    opt = options(tmp_path, photos, "GeneralizationStudyModel", network_g=network)
+    check_options(opt)
+    model = build(opt)
+    train(model, opt, 2)
+    assert np.isfinite(validate(model, opt)["e_b"])
+
+
 # -- stage 1 ----------------------------------------------------------------------------------------------------------
 
 
