@@ -42,10 +42,11 @@ def _toy(arguments: argparse.Namespace) -> None:
 
     from basicsr_plugins.errors import OptionError
     from basicsr_plugins.options import parse
-    from basicsr_plugins.studies.figures import draw_toy
+    from basicsr_plugins.studies.figures import draw_toy, need_matplotlib
     from basicsr_plugins.studies.tables import as_text, write_csv
     from basicsr_plugins.studies.toy import UNSEEN, ToySettings, check_settings, differences, run_grid, summary
 
+    need_matplotlib()
     if arguments.seeds < 1:
         raise OptionError(f"--seeds: must be at least 1, got {arguments.seeds}.")
     given = {} if arguments.steps is None else {"steps": arguments.steps}
@@ -70,7 +71,8 @@ def _toy(arguments: argparse.Namespace) -> None:
                     f"({falls.min():+.3f} to {falls.max():+.3f} over {len(falls)} seeds)"
                 )
     out = Path(arguments.out)
-    print(f"table: {write_csv(rows, out / 'toy.csv')}\nfigure: {draw_toy(rows, out / 'toy.png')}")
+    print(f"table: {write_csv(rows, out / 'toy.csv')}")
+    print(f"figure: {draw_toy(rows, out / 'toy.png')}")
 
 
 def _rain(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,15 @@ import numpy as np
 
 from basicsr_plugins.errors import DependencyError
 
-__all__ = ["draw_complexity", "draw_rain", "draw_toy", "new_figure", "save_figure"]
+__all__ = ["draw_complexity", "draw_rain", "draw_toy", "need_matplotlib", "new_figure", "save_figure"]
+
+
+def need_matplotlib() -> None:
+    """Raise DependencyError if there is no matplotlib; asked before a study of minutes or days, not after it."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise DependencyError('the figure needs matplotlib: pip install "basicsr-plugins[plots]".') from error
 
 
 def new_figure(rows: int, columns: int, width: float = 3.4, height: float = 2.9) -> tuple[Any, Any]:
@@ -19,11 +27,10 @@ def new_figure(rows: int, columns: int, width: float = 3.4, height: float = 2.9)
     Raises:
         DependencyError: matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError('the figure needs matplotlib: pip install "basicsr-plugins[plots]".') from error
+    need_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)

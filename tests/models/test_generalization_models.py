@@ -144,6 +144,23 @@ def test_identity_network_removes_nothing(tmp_path, photos):
     assert results["residual"] == results["e_r_oracle"] > 0
 
 
+def test_scores_of_doing_nothing_and_of_perfection_where_all_rain_is_in_the_mask(tmp_path, photos):
+    opt = options(tmp_path, photos, "GeneralizationStudyModel")
+    model = build(opt)
+    clean = torch.full((1, 3, 16, 16), 0.25)
+    rainy = clean.clone()
+    rainy[..., :4] = 0.75
+    model.feed_data({"lq": rainy, "gt": clean, "rain_mask": (rainy != clean)[:, :1].float()})
+    model.output = rainy
+    idle = model.judge()
+    assert (idle["rain"]["e_r"], idle["rain"]["e_b"], idle["removal"]) == (0, 0, 0)
+    model.output = clean
+    perfect = model.judge()
+    assert (perfect["rain"]["e_r"], perfect["rain"]["e_b"]) == (perfect["rain"]["e_r_oracle"], 0)
+    assert perfect["rain"]["e_r_oracle"] == pytest.approx(0.5)
+    assert (perfect["rain"]["removal_ratio"], perfect["removal"]) == (1, 1)
+
+
 def test_images_without_background_are_skipped_and_counted(tmp_path, photos):
     opt = options(tmp_path, photos, "GeneralizationStudyModel", val={"least_share": 0.5, "metrics": {}})
     opt["datasets"]["val"]["mask_threshold"] = 0.3
