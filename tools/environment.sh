@@ -49,10 +49,7 @@ prepare_environment() {
 install_basicsr() {
     local stock="$VIRTUAL_ENV/stock"
     if [ ! -f "$stock/basicsr-$BASICSR/basicsr/train.py" ]; then
-        mkdir -p "$stock"
-        python -m pip --disable-pip-version-check download --quiet --no-deps --no-build-isolation --no-binary basicsr \
-            --dest "$stock" "basicsr==$BASICSR" || download_without_building "$stock"
-        tar -xzf "$stock/basicsr-$BASICSR.tar.gz" -C "$stock"
+        python "$ROOT/tools/fetch_sdist.py" basicsr "$BASICSR" "$stock" || fail "basicsr $BASICSR cannot be downloaded"
     fi
     if python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("basicsr") is None)'; then
         return
@@ -65,16 +62,4 @@ install_basicsr() {
             install --quiet --constraint "$CONSTRAINTS"
         echo "$stock/basicsr-$BASICSR" > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_basicsr_checkout.pth"
     fi
-}
-
-download_without_building() {
-    # pip prepares the metadata of what it downloads by running setup.py; another interpreter version may still do that
-    local other
-    for other in python3.12 python3.11 python3.10 python3.9; do
-        if command -v "$other" > /dev/null && "$other" -m pip --disable-pip-version-check download --quiet --no-deps \
-            --no-build-isolation --no-binary basicsr --dest "$1" "basicsr==$BASICSR" 2> /dev/null; then
-            return
-        fi
-    done
-    fail "basicsr $BASICSR cannot be downloaded by this Python ($(python -V)); use Python 3.9 to 3.12"
 }
