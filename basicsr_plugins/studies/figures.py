@@ -68,7 +68,7 @@ def draw_complexity(sets: Sequence[Any], path: str | Path) -> Path:
 
 
 def draw_toy(rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
-    """Draw removal against the number of functions (one curve a complexity).
+    """Draw removal against the number of functions, one curve a complexity; with one number only, against complexity.
 
     One line of panels for every degradation that was trained on, one panel for every one that was tested.
 
@@ -79,14 +79,19 @@ def draw_toy(rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
     trained = list(dict.fromkeys(row["train_on"] for row in rows))
     width = max(len({row["test_on"] for row in rows if row["train_on"] == kind}) for kind in trained)
     figure, axes = new_figure(len(trained), width, width=3.0)
+    titles = {"functions": "number of functions N", "terms": "number of sines K"}
     for line, train_on in zip(axes, trained):
         here = [row for row in rows if row["train_on"] == train_on]
+        across, curves = "functions", "terms"
+        if len({row["functions"] for row in here}) == 1:
+            across, curves = curves, across
         for axis, kind in zip(line, dict.fromkeys(row["test_on"] for row in here)):
-            for terms in sorted({row["terms"] for row in here}):
-                _curve(axis, group(here, "functions", "removal", terms=terms, test_on=kind), f"K = {terms}")
+            for value in sorted({row[curves] for row in here}):
+                curve = group(here, across, "removal", test_on=kind, **{curves: value})
+                _curve(axis, curve, f"{titles[curves][-1]} = {value}")
             axis.set_xscale("log", base=2)
             axis.set_title(f"{kind} ({'seen' if kind == train_on else 'unseen'})", fontsize=10)
-            axis.set_xlabel("number of functions N")
+            axis.set_xlabel(titles[across])
             axis.axhline(1, color="grey", linewidth=0.8, linestyle=":")
         line[0].set_ylabel(f"trained on {train_on}\nremoval (1 = all, 0 = none)")
         line[-1].legend(fontsize=8)
