@@ -22,13 +22,25 @@ from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError
 
 __all__ = ["AttachedAdapter", "attach_adapter", "check_peft_options", "load_adapter", "methods"]
 
+#: PEFT methods that a restoration network or a blend cannot use, tried with PEFT 0.21.
+UNFIT = {
+    "adaption_prompt": "it works on language models only",
+    "beft": "PEFT cannot merge it, so it cannot be blended",
+    "gralora": "it works on token sequences only",
+    "lily": "PEFT cannot merge it, so it cannot be blended",
+    "poly": "it wants the task with every forward pass",
+    "shadow": "it works on language models only",
+    "tinylora": "PEFT cannot put it on layers of different sizes",
+    "trainable_tokens": "it works on embeddings only",
+    "unilora": "PEFT does not restore it exactly from its folder",
+}
 #: What an empty ``peft_opt`` means. Rank 4 is the paper's best (table 6b); alpha and the layers are ours.
 LORA = {"type": "lora", "target": "auto", "r": 4}
 
 
 def methods() -> list[str]:
     """Return the PEFT methods that adapt layers of any network: ``lora``, ``vera``, ``loha`` and so on."""
-    return sorted(kind.lower() for kind in _configs())
+    return sorted(kind.lower() for kind in _configs() if kind.lower() not in UNFIT)
 
 
 def attach_adapter(
@@ -75,7 +87,7 @@ def attach_adapter(
         with _Quiet():
             config = config_type(**given, target_modules=_exactly(injected, net))
             wrapped = peft.get_peft_model(net, config)
-    except (ValueError, TypeError, NotImplementedError, AssertionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
         raise OptionError(f"peft_opt: PEFT refuses these {method} options: {error}") from error
     adapter = AttachedAdapter(net, wrapped, base, as_linear)
     adapter.copy_geometry()
@@ -97,6 +109,10 @@ def _parse(peft_opt: Mapping[str, Any]) -> tuple[str, Any, Any, dict[str, Any]]:
     method = str(given.pop("type"))
     target = given.pop("target", "auto")
     config_type = _configs().get(method.upper())
+    if method in UNFIT:
+        raise OptionError(
+            f"peft_opt.type: {method} is of no use here: {UNFIT[method]}. Allowed: {', '.join(methods())}."
+        )
     if config_type is None:
         raise OptionError(f"peft_opt.type: {one_of(method, methods(), 'PEFT method')}")
     if "target_modules" in given:

@@ -126,13 +126,21 @@ def read_lora(folder: AdapterFolder) -> dict[str, Factor]:
 def _read_through_peft(folder: AdapterFolder, net: nn.Module) -> dict[str, Factor]:
     from basicsr_plugins.adapters.attach import load_adapter
 
-    before = {name: tensor.detach().cpu().double() for name, tensor in net.state_dict().items()}
-    twin = copy.deepcopy(net).cpu().double()  # the difference of two merged weights is only as exact as they are
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
-    merged = load_adapter(twin, folder).merge().state_dict()
-    changes = {name: merged[name].double() - tensor for name, tensor in before.items() if tensor.is_floating_point()}
+    before = net.state_dict()
+    try:  # the difference of two merged weights is only as exact as they are
+        merged = load_adapter(_frozen_copy(net).double(), folder).merge().state_dict()
+    except TypeError:  # some methods take no float64
+        merged = load_adapter(_frozen_copy(net), folder).merge().state_dict()
+    changes = {
+        name: merged[name].double() - tensor.detach().cpu().double()
+        for name, tensor in before.items()
+        if tensor.is_floating_point()
+    }
     return _group_changes({name: change for name, change in changes.items() if bool(change.any())}, net, folder)
+
+
+def _frozen_copy(net: nn.Module) -> nn.Module:
+    return copy.deepcopy(net).cpu().requires_grad_(False)
 
 
 def _group_changes(changes: Mapping[str, torch.Tensor], net: nn.Module, folder: AdapterFolder) -> dict[str, Factor]:

@@ -97,15 +97,14 @@ class DegradationEstimator(nn.Module):
                 "Name the same adapters, or put new ones under blend.add and retrain it."
             )
         state = dict(state)
-        for key in ("head.weight", "head.bias"):
-            rows = self.state_dict()[key].clone()
-            for index, name in enumerate(theirs):
-                rows[mine.index(name)] = state[key][index].to(rows)
-            state[key] = rows
-        state["class_names"] = self.class_names
         try:
-            self.load_state_dict(state)
-        except RuntimeError as error:
+            for key in ("head.weight", "head.bias"):
+                rows = self.state_dict()[key].clone()
+                for index, name in enumerate(theirs):
+                    rows[mine.index(name)] = state[key][index].to(rows)
+                state[key] = rows
+            self.load_state_dict({**state, "class_names": self.class_names})
+        except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"{path}: not a checkpoint of this DegradationEstimator: {error}") from None
 
     def _features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -149,7 +149,7 @@ class ABAIRPretrainModel(RestorationModel):
         confusion = np.sum(counts, axis=0)
         total, per_class = accuracies(confusion)
         metrics = {"pixel_accuracy": total, "mean_iou": mean_iou(confusion)}
-        names = [str(index) for index in range(len(confusion))]
+        names = label_names(self.opt, len(confusion))
         metrics.update({f"pixel_accuracy_{n}": v for n, v in zip(names, per_class) if not math.isnan(v)})
         return metrics, format_confusion(confusion, names)
 
@@ -178,3 +178,16 @@ class ABAIRPretrainModel(RestorationModel):
 def head_options(options: dict[str, Any], tap: FeatureTap) -> dict[str, Any]:
     """Return the head's options with ``in_channels`` read from a dry run, where left out."""
     return {"in_channels": tap.shapes()[0][0], **options}
+
+
+def label_names(opt: dict[str, Any], count: int) -> list[str]:
+    """Return what the training (or first) set calls its labels, or their numbers where it does not say."""
+    datasets = opt.get("datasets") or {}
+    given = (datasets.get("train") or next(iter(datasets.values()), {})).get("degradations") or []
+    names = [str(index) for index in range(count)]
+    for position, item in enumerate(given):
+        entry = item if isinstance(item, dict) else {"type": item}
+        label = entry.get("label", position)
+        if isinstance(label, int) and 0 <= label < count:
+            names[label] = str(entry.get("name") or entry.get("type"))
+    return names

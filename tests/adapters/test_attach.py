@@ -214,3 +214,37 @@ def test_saving_again_replaces_the_folder_in_one_step(net, tmp_path):
     assert json.loads((tmp_path / "rain" / "basicsr_plugins.json").read_text())["iteration"] == 2
     assert not (tmp_path / "rain" / "stray").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["rain"]
+
+
+def test_methods_that_are_of_no_use_here_say_why(net):
+    with pytest.raises(OptionError, match=r"peft_opt.type: lily is of no use here: PEFT cannot merge it.*lora"):
+        attach_adapter(net, {"type": "lily"})
+    with pytest.raises(OptionError, match="PEFT refuses these adalora options.*total_step"):
+        attach_adapter(net, {"type": "adalora"})
+
+
+def test_a_change_that_is_no_layers_weight_cannot_be_blended(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1))
+    base = copy.deepcopy(net)
+    adapter = attach_adapter(net, {"r": 2, "modules_to_save": ["1"]})
+    train_a_little(adapter).save(tmp_path / "a", name="a")
+    with pytest.raises(
+        CheckpointError, match=r"'a' .* changes 1.(weight|bias), which is no weight of a linear or conv"
+    ):
+        BlendedNetwork(base, find_adapters(tmp_path))
+
+
+def test_peft_loads_only_when_it_is_needed(net, tmp_path):
+    import subprocess
+    import sys
+
+    attach_adapter(net, {"r": 2}).save(tmp_path / "rain", name="rain")
+    code = (
+        "import sys, basicsr_plugins.adapters as a\n"
+        f"a.read_folder({str(tmp_path / 'rain')!r}).tensors()\n"
+        "import basicsr_plugins.adapters.factors as f\n"
+        f"assert len(f.read_lora(a.read_folder({str(tmp_path / 'rain')!r}))) == 3\n"
+        "assert 'peft' not in sys.modules and 'transformers' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

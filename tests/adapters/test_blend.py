@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr_plugins.adapters import BlendedNetwork, Factor
+from basicsr_plugins.adapters import MODES, BlendedNetwork, Factor, blend_weights
 from basicsr_plugins.adapters.blend import cheaper_way
 from basicsr_plugins.adapters.factors import weight_change
 from basicsr_plugins.errors import DataError, OptionError, TrainingError
@@ -86,6 +86,18 @@ def test_gradients_reach_the_weights_and_nothing_else(net, three, way):
     blended(x, weights).sum().backward()
     assert weights.grad.abs().min() > 0
     assert all(parameter.grad is None for parameter in blended.parameters())
+
+
+def test_with_one_task_all_modes_give_one_image(net, three):
+    """T = 1: every rule but the baseline uses the one adapter as it is."""
+    blended, x = BlendedNetwork(net, {"rain": three["rain"]}), torch.rand(2, 3, 8, 8)
+    sure, labels = torch.ones(2, 1), torch.zeros(2, dtype=torch.long)
+    images = {mode: blended(x, blend_weights(mode, ["rain"], sure, labels=labels)) for mode in (*MODES, "rain")}
+    for mode, image in images.items():
+        if mode == "none":
+            assert (image - images["rain"]).abs().max() > 1e-2
+        else:
+            assert_close(image, images["rain"])
 
 
 def test_spatial_weights_that_are_constant_equal_weights_per_image(net, three):

@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the images (default: 256)")
     parser.add_argument("--batch", type=int, default=4, help="different images in a batch (default: 4)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: the processor's time of this process, for a CPU that is shared; of no use with CUDA",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--skip", nargs="*", default=[], help="variants to leave out: passes, peft, ways")
@@ -82,7 +88,8 @@ def _measure(base: torch.nn.Module, folder: Path, count: int, args: argparse.Nam
     if "peft" not in args.skip:
         looped = _peft_loop(copy.deepcopy(base), adapters).to(device, dtype)
         variants["PEFT loop"] = lambda: looped(x)
-    times = _interleaved(variants, args.rounds, device)
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    times = _interleaved(variants, args.rounds, device, clock)
     report = {name: _figures(times[name], times["base"]) for name in variants}
     report["difference"] = _largest_difference(ours, x, weights)
     return report
@@ -100,18 +107,20 @@ def _peft_loop(net: torch.nn.Module, adapters: dict[str, Any]) -> torch.nn.Modul
     return net.eval()
 
 
-def _interleaved(variants: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def _interleaved(
+    variants: dict[str, Callable[[], Any]], rounds: int, device: torch.device, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in variants}
     for index in range(rounds + 1):  # the first round warms up
         for name, call in variants.items():
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = clock()
             call()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if index:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 
