@@ -465,3 +465,33 @@ def test_a_public_file_with_loss_networks_loads_strictly(tmp_path, photos, prior
     torch.save({"state_dict": {**stored, "loss.perceptual_loss.net.weight": torch.zeros(2)}}, public)
     model = build(stage_2(tmp_path, photos, public))
     assert all(torch.equal(stored[key], value) for key, value in model.net_prior.state_dict().items())
+
+
+def test_stage_2_is_tested_from_its_files(tmp_path, photos, prior):
+    opt = stage_2(tmp_path, photos, prior, finetune="lora")
+    model = build(opt)
+    train(model, opt, 3)
+    model.save(-1, -1)
+    wanted = validate(model, opt)
+    test = {key: value for key, value in opt.items() if key != "train"}
+    paths = {
+        "pretrain_network_g": str(tmp_path / "run2" / "models" / "net_g_latest.pth"),
+        "pretrain_network_prior": str(prior),
+        "results_root": str(tmp_path / "results"),
+        "visualization": str(tmp_path / "results"),
+    }
+    results = validate(build({**test, "is_train": False, "path": paths}), opt)
+    assert results == pytest.approx(wanted, abs=1e-4)
+    assert "seen" in json.loads((tmp_path / "results" / "study_results.json").read_text())
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_both_stages_train_in_bf16(tmp_path, photos, prior, stage):
+    if stage == 1:
+        opt = stage_1(tmp_path, photos, precision="bf16", net_d_start=0)
+    else:
+        opt = stage_2(tmp_path, photos, prior, precision="bf16", code_weight=0.5)
+    model = build(opt)
+    train(model, opt, 2)
+    assert all(torch.isfinite(value) for value in model.logged.values())
+    assert all(torch.isfinite(parameter).all() for parameter in model.net_g.parameters())
