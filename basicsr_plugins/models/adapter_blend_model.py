@@ -86,6 +86,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
     Settings: ClassVar[type[TrainSettings]] = AdapterBlendSettings
     sections: ClassVar[dict[str, type]] = {"blend": BlendOptions}
     network_names: ClassVar[tuple[str, ...]] = ("g", "e")
+    trained_networks: ClassVar[tuple[str, ...]] = ("e",)
     takes_spn: ClassVar[bool] = False
     #: its classes follow from the adapters
     completed_networks: ClassVar[tuple[str, ...]] = ("e",)

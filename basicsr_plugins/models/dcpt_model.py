@@ -57,9 +57,11 @@ class DCPTModel(DegradationClassification, RestorationModel):
 
     Settings: ClassVar[type[TrainSettings]] = DCPTSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "dc")
+    trained_networks: ClassVar[tuple[str, ...]] = ("g", "dc")
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the generation loss, then the classification loss."""
+        self.need("lq", "gt", "degradation")
         # generation: a clean image in, the same clean image out (or, for the ablation, from the degraded one)
         shown = self.gt if self.settings.pixel_input == "gt" else self.lq
         yield self.restoration_losses(self.restore(shown), self.gt, shown)

@@ -81,6 +81,7 @@ class VQGANModel(RestorationModel):
 
     Settings: ClassVar[type[TrainSettings]] = VQGANSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "d")
+    trained_networks: ClassVar[tuple[str, ...]] = ("g", "d")
 
     def setup_losses(self) -> None:
         """Add the adversarial loss."""
