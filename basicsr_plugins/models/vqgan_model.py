@@ -90,7 +90,8 @@ class VQGANModel(RestorationModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch; the clean images are input as well as target."""
-        super().feed_data({**data, "lq": data["gt"]})
+        clean = data.get("gt", data.get("lq"))
+        super().feed_data({**data, "lq": clean, "gt": clean})
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the auto-encoder's losses, then the discriminator's."""

@@ -216,9 +216,10 @@ def run_sweep(path: str | Path, out: str | Path | None = None) -> int:
     """
     from tqdm import tqdm
 
-    from basicsr_plugins.studies.figures import draw_rain
+    from basicsr_plugins.studies.figures import draw_rain, need_matplotlib
     from basicsr_plugins.studies.tables import as_text, write_csv
 
+    need_matplotlib()
     sweep = read_sweep(path)
     out = Path(out) if out else Path("results") / sweep.name
     runs = plan(sweep, out)
@@ -234,7 +235,8 @@ def run_sweep(path: str | Path, out: str | Path | None = None) -> int:
         print(f"{run.name} failed: see {run.log}", file=sys.stderr)
     if rows:
         print(as_text(summary(rows)))
-        print(f"table: {write_csv(rows, out / 'sweep.csv')}\nfigure: {draw_rain(rows, out / 'sweep.png')}")
+        print(f"table: {write_csv(rows, out / 'sweep.csv')}")
+        print(f"figure: {draw_rain(rows, out / 'sweep.png')}")
     return 1 if failed else 0
 
 
