@@ -86,13 +86,14 @@ setup(
         "peft>=0.10",
         "pyyaml>=6.0",
         "tqdm>=4.60",
+        "pillow>=9.0",
     ],
     extras_require={
         # Not a hard dependency: pip would put the registry's copy beside a user's own checkout.
         "basicsr": ["basicsr>=1.4.2"],
         "demo": ["scikit-image>=0.20"],
         "plots": ["scikit-learn>=1.2", "matplotlib>=3.6"],
-        "metrics": ["pyiqa>=0.1.10"],
+        "pyiqa": ["pyiqa>=0.1.10"],
         "test": [
             "basicsr>=1.4.2",
             "hypothesis>=6.90",

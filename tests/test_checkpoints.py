@@ -162,7 +162,7 @@ def test_an_entry_can_be_named():
     ours, theirs = {"a": torch.ones(1)}, {"a": torch.zeros(1)}
     assert checkpoints.unwrap({"params": ours, "params_ema": theirs})["a"] == 0
     assert checkpoints.unwrap({"params": ours, "params_ema": theirs}, "params")["a"] == 1
-    with pytest.raises(CheckpointError, match="did you mean 'params'|Did you mean 'params'"):
+    with pytest.raises(CheckpointError, match="Did you mean 'params'"):
         checkpoints.unwrap({"params": ours}, "parms")
 
 
@@ -220,12 +220,12 @@ def test_entries_that_are_no_tensors():
 
 def test_weights_of_another_network():
     state = tiny("Restormer").state_dict()
-    with pytest.raises(CheckpointError, match="look like the official Restormer, not like NAFNet.*network: Restormer"):
+    with pytest.raises(CheckpointError, match=r"look like the official Restormer, not like NAFNet.*network: Restormer"):
         checkpoints.convert(state, "official", "NAFNet")
-    with pytest.raises(CheckpointError, match="source: official and network: Restormer"):
+    with pytest.raises(CheckpointError, match=r"source: official and network: Restormer"):
         checkpoints.convert(state, "dcpt", "Restormer")
     meta, _ = load_case("dcpt_swinir")
-    with pytest.raises(CheckpointError, match="DCPT's SwinIR.*source: dcpt and network: SwinIR"):
+    with pytest.raises(CheckpointError, match=r"DCPT's SwinIR.*source: dcpt and network: SwinIR"):
         checkpoints.convert(seeded_state(meta), "official", "SwinIR")
     with pytest.raises(CheckpointError, match="nor of any network known here"):
         checkpoints.convert({"fc.weight": torch.ones(1)}, "official", "NAFNet")
@@ -244,7 +244,7 @@ def test_weights_of_another_variant():
 def test_incomplete_weights():
     state = tiny("Restormer").state_dict()
     state.pop("decoder_level2.0.attn.qkv.weight")
-    with pytest.raises(CheckpointError, match="1 missing: decoder_level2.0.attn.qkv.weight"):
+    with pytest.raises(CheckpointError, match=r"1 missing: decoder_level2.0.attn.qkv.weight"):
         checkpoints.convert(state, "official", "Restormer")
     state["surplus"] = torch.ones(1)
     with pytest.raises(CheckpointError, match="1 not expected: surplus"):

@@ -290,6 +290,15 @@ def test_wrong_options(options, text):
         NegativeModels(Net(), **options)
 
 
+def test_networks_with_several_outputs():
+    class Two(Net):
+        def forward(self, x):
+            return [x, x]
+
+    with pytest.raises(OptionError, match="needs a network that returns one tensor, Two returns a list"):
+        NegativeModels(Two(), [1])(torch.rand(1, 3, 4, 4))
+
+
 def test_missing_pretrained_file(tmp_path):
     with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         NegativeModels(Net(), mode="pretrained", pretrained=str(tmp_path / "none.pth"))

@@ -79,12 +79,18 @@ def arguments_line(thing: Any) -> str:
 
 def options_page() -> str:
     """Return docs/options.md."""
+    from basicsr_plugins.losses.spn_guard import SPNGuard
+    from basicsr_plugins.models.spn import SPNSettings
+    from basicsr_plugins.negatives import NegativeModels
     from basicsr_plugins.training.settings import LoggerSettings, TrainSettings, ValSettings
 
     lines = ["# Options", "", "Written by `python tools/write_docs.py` from the code; do not edit.", ""]
     lines += ['Stock keys keep their stock meaning. "ours" means that the default has no published source.', ""]
     for title, schema in (("train", TrainSettings), ("val", ValSettings), ("logger", LoggerSettings)):
         lines += [f"## `{title}` of every recipe", "", table(field_rows(schema))]
+    lines += ["## `train.spn_opt` of every recipe that trains `net_g`", "", table(field_rows(SPNSettings))]
+    for key, thing in (("negatives", NegativeModels), ("guard", SPNGuard)):
+        lines += [f"`{key}`: {first_sentence(thing)}. Arguments: {arguments_line(thing)}.", ""]
     for name, model in sorted(provided("model").items()):
         lines += [f"## {name}", "", f"{first_sentence(model)}.", ""]
         networks = ", ".join(f"`network_{network}`" for network in model.network_names)

@@ -150,8 +150,8 @@ class _Switches:
         first = self.conv_first(x)
         body = self.conv_after_body(self.forward_features(first)) + first
         if not self.upsampler:
-            return crop_to((x + self.conv_last(body)) / self.img_range + mean, h, w)
-        return crop_to(self._enlarge(body), h * self.upscale, w * self.upscale)
+            return crop_to((x + self.conv_last(body)) / self.img_range + mean, h, w).contiguous()
+        return crop_to(self._enlarge(body), h * self.upscale, w * self.upscale).contiguous()
 
     def _enlarge(self, x: torch.Tensor) -> torch.Tensor:
         if self.upsampler == "pixelshuffledirect":

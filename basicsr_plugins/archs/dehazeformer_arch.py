@@ -320,7 +320,7 @@ class DehazeFormer(nn.Module):
         f = self.patch_split2(f)
         f = self.layer5(self.fusion2(f, self.skip1(f1)) + f)
         slope, offset = self.patch_unembed(f).tensor_split([1], dim=1)
-        out = crop_to(slope * x - offset + x, h, w)
+        out = crop_to(slope * x - offset + x, h, w).contiguous()
         return out * 0.5 + 0.5 if self.unit_range else out
 
 

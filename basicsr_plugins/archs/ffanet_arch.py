@@ -138,4 +138,4 @@ class FFANet(nn.Module):
         r3 = self.g3(r2)
         gates = self.ca(torch.cat([r1, r2, r3], 1)).chunk(3, dim=1)
         fused = gates[0] * r1 + gates[1] * r2 + gates[2] * r3
-        return self.post(self.palayer(fused)) + x1
+        return (self.post(self.palayer(fused)) + x1).contiguous()

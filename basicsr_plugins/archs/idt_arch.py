@@ -288,7 +288,7 @@ class IDT(nn.Module):
                 tile = (..., slice(top, top + size), slice(left, left + size))
                 total[tile] += self.restore_square(x[tile]) * self.tile_weight
                 weights[tile] += self.tile_weight
-        return crop_to(total / weights, h, w)
+        return crop_to(total / weights, h, w).contiguous()
 
     def restore_square(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
         """Derain ``x`` of ``(n, in_chans, img_size, img_size)``."""
@@ -302,7 +302,7 @@ class IDT(nn.Module):
         for i in range(len(DECODER)):
             y = torch.cat([getattr(self, f"upsample_{i}")(y), skips.pop()], 1)
             y = getattr(self, f"decoderlayer_{i}")(y, mask)
-        return self.output_proj(y) + x
+        return (self.output_proj(y) + x).contiguous()
 
     def _starts(self, side: int) -> list[int]:
         last = side - self.img_size

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, simple_gate
+from basicsr_plugins.archs.convolutions import fast_format, pointwise, pointwise_parts, pointwise_then_depthwise
+from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
 from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.errors import OptionError
@@ -56,9 +57,12 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Transform ``x`` of ``(n, c, h, w)``."""
-        t = simple_gate(self.conv2(self.conv1(self.norm1(x))))
-        x = torch.addcmul(x, self.conv3(t * self.sca(t)), self.beta)
-        return torch.addcmul(x, self.conv5(simple_gate(self.conv4(self.norm2(x)))), self.gamma)
+        # "simple gate" (Eq. 4): one half of the channels times the other
+        first, second = pointwise_then_depthwise(self.conv1, self.conv2, self.norm1(x), parts=2)
+        t = first * second
+        x = torch.addcmul(x, pointwise(self.conv3, t * self.sca(t)), self.beta)
+        first, second = pointwise_parts(self.conv4, self.norm2(x), parts=2)
+        return torch.addcmul(x, pointwise(self.conv5, first * second), self.gamma)
 
 
 @provides("arch")
@@ -147,7 +151,7 @@ class NAFNet(nn.Module):
     def forward(self, inp: torch.Tensor) -> torch.Tensor:
         """Restore ``inp`` of ``(n, img_channel, h, w)``."""
         h, w = inp.shape[-2:]
-        x = pad_to_multiple(inp, self.multiple_of, self.padding)
+        x = fast_format(pad_to_multiple(inp, self.multiple_of, self.padding))
         f = self.intro(x)
         skips = []
         for encoder, down in zip(self.encoders, self.downs):
@@ -157,7 +161,7 @@ class NAFNet(nn.Module):
         f = self.middle_blks(f)
         for decoder, up in zip(self.decoders, self.ups):
             f = decoder(up(f) + skips.pop())
-        return crop_to(self.ending(f) + x, h, w)
+        return crop_to(self.ending(f) + x, h, w).contiguous()
 
 
 @provides("arch")
@@ -227,7 +231,7 @@ class LocalAvgPool2d(nn.Module):
         if kh == h and kw == w:
             return mean
         # running sums of the deviations stay small, so that large images keep their precision in float32
-        boxes = _sliding_sum(_sliding_sum((x - mean).float(), kw, -1), kh, -2) / (kh * kw)
+        boxes = _sliding_sum(_sliding_sum(at_least_float32(x - mean), kw, -1), kh, -2) / (kh * kw)
         top, left = (kh - 1) // 2, (kw - 1) // 2
         boxes = F.pad(boxes, (left, kw - 1 - left, top, kh - 1 - top), mode="replicate")
         return boxes.to(x.dtype) + mean

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from basicsr_plugins.archs.convolutions import fast_format
 from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.archs.transformer_blocks import BlockMaker, Downsample, PatchEmbed, Upsample, check_transformer
@@ -174,7 +175,7 @@ class PromptIR(nn.Module):
     def forward(self, inp_img: torch.Tensor, noise_emb: Optional[torch.Tensor] = None) -> torch.Tensor:
         """Restore ``inp_img`` of ``(n, inp_channels, h, w)``; ``noise_emb`` is ignored, as in the published network."""
         h, w = inp_img.shape[-2:]
-        x = pad_to_multiple(inp_img, self.multiple_of)
+        x = fast_format(pad_to_multiple(inp_img, self.multiple_of))
         e1 = self.encoder_level1(self.patch_embed(x))
         e2 = self.encoder_level2(self.down1_2(e1))
         e3 = self.encoder_level3(self.down2_3(e2))
@@ -185,4 +186,4 @@ class PromptIR(nn.Module):
         d2 = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(d3), e2], 1)))
         d2 = self.reduce_noise_level1(self.noise_level1(torch.cat([d2, self.prompt1(d2)], 1)))
         d1 = self.refinement(self.decoder_level1(torch.cat([self.up2_1(d2), e1], 1)))
-        return crop_to(self.output(d1) + x, h, w)
+        return crop_to(self.output(d1) + x, h, w).contiguous()

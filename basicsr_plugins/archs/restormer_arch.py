@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from basicsr_plugins.archs.convolutions import fast_format
 from basicsr_plugins.archs.layers import init_conv_normal
 from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
@@ -143,7 +144,7 @@ class Restormer(nn.Module):
     def forward(self, inp_img: torch.Tensor) -> torch.Tensor:
         """Restore ``inp_img`` of ``(n, inp_channels, h, w)``."""
         h, w = inp_img.shape[-2:]
-        x = pad_to_multiple(inp_img, self.multiple_of)
+        x = fast_format(pad_to_multiple(inp_img, self.multiple_of))
         embedded = self.patch_embed(x)
         e1 = self.encoder_level1(embedded)
         e2 = self.encoder_level2(self.down1_2(e1))
@@ -153,8 +154,9 @@ class Restormer(nn.Module):
         d2 = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(d3), e2], 1)))
         d1 = self.refinement(self.decoder_level1(torch.cat([self.up2_1(d2), e1], 1)))
         if self.scale > 1:
-            out = torch.cat([conv(d1) + x for conv in self.output], 1)
-            return crop_to(F.pixel_shuffle(out, self.scale), h * self.scale, w * self.scale)
-        if self.dual_pixel_task:
-            return crop_to(self.output(d1 + self.skip_conv(embedded)), h, w)
-        return crop_to(self.output(d1) + x, h, w)
+            out = F.pixel_shuffle(torch.cat([conv(d1) + x for conv in self.output], 1), self.scale)
+        elif self.dual_pixel_task:
+            out = self.output(d1 + self.skip_conv(embedded))
+        else:
+            out = self.output(d1) + x
+        return crop_to(out, h * self.scale, w * self.scale).contiguous()

@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage
+from basicsr_plugins.archs.convolutions import (
+    is_plain_conv,
+    mix_channels,
+    pointwise,
+    pointwise_then_depthwise,
+    splits_early,
+)
+from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
 from basicsr_plugins.errors import OptionError
 
 __all__ = [
@@ -48,13 +55,43 @@ class TransposedAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend between the channels of ``x`` of ``(n, c, h, w)``."""
-        h, w = x.shape[-2:]
-        q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
-        q, k, v = (part.flatten(2).unflatten(1, (self.heads, -1)) for part in (q, k, v))
-        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-        weights = (q @ k.transpose(-2, -1)) * self.temperature
-        weights = weights.softmax(dim=-1) if self.attention == "softmax" else weights.relu()
-        return self.project_out((weights @ v).flatten(1, 2).unflatten(-1, (h, w)))
+        q, k, v = pointwise_then_depthwise(self.qkv, self.qkv_dwconv, x, parts=3)
+        logits = channel_similarity(q.flatten(2), k.flatten(2), self.heads) * self.temperature
+        weights = (logits.softmax(dim=-1) if self.attention == "softmax" else logits.relu()).to(v.dtype)
+        # mixing within the heads and projecting is one c x c matrix per image: one product over the pixels, not two
+        if not is_plain_conv(self.project_out):
+            return self.project_out(mix_channels(_block_diagonal(weights), v))
+        project = self.project_out.weight.flatten(1).unflatten(1, (self.heads, -1))
+        mixed = mix_channels(torch.einsum("ohc,nhcd->nohd", project, weights).flatten(2), v)
+        return mixed if self.project_out.bias is None else mixed + self.project_out.bias[:, None, None]
+
+
+def channel_similarity(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return the cosines between the channels of ``q`` and ``k``, head by head: ``(n, heads, c / heads, c / heads)``.
+
+    The small product is divided by the norms, rather than the large factors: two passes over the pixels less.
+
+    Args:
+        q: ``(n, c, pixels)``; ``k`` likewise.
+        heads: The channels are split into so many groups.
+    """
+    if q.dtype == torch.float16:  # sums over pixels overflow
+        q, k = F.normalize(q.float(), dim=-1).half(), F.normalize(k.float(), dim=-1).half()
+        return (q.unflatten(1, (heads, -1)) @ k.unflatten(1, (heads, -1)).transpose(-2, -1)).float()
+    # clamped before the root, which has no gradient at 0
+    q_norm, k_norm = (at_least_float32((x * x).sum(-1)).clamp_min(1e-24).sqrt() for x in (q, k))
+    similarity = q.unflatten(1, (heads, -1)) @ k.unflatten(1, (heads, -1)).transpose(-2, -1)
+    norms = q_norm.unflatten(1, (heads, -1, 1)) * k_norm.unflatten(1, (heads, 1, -1))
+    return similarity / norms
+
+
+def _block_diagonal(weights: torch.Tensor) -> torch.Tensor:
+    """Return ``(n, c, c)`` with the heads' ``(n, heads, d, d)`` along the diagonal."""
+    n, heads, d, _ = weights.shape
+    dense = weights.new_zeros(n, heads, d, heads, d)
+    index = torch.arange(heads, device=weights.device)
+    dense[:, index, :, index] = weights.transpose(0, 1)
+    return dense.view(n, heads * d, heads * d)
 
 
 class GatedFeedForward(nn.Module):
@@ -75,8 +112,12 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Transform ``x`` of ``(n, c, h, w)``."""
-        gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
-        return self.project_out(F.gelu(gate) * value)
+        gate, value = pointwise_then_depthwise(self.project_in, self.dwconv, x, parts=2)
+        if torch.is_grad_enabled() or not splits_early(x, self.project_in, self.dwconv):
+            hidden = F.gelu(gate) * value
+        else:  # both maps are ours alone and nothing will ask for them again
+            hidden = torch.ops.aten.gelu_(gate).mul_(value)
+        return pointwise(self.project_out, hidden)
 
 
 class TransformerBlock(nn.Module):

@@ -18,7 +18,7 @@ from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
 from basicsr_plugins.data.ram_cache import cached
 from basicsr_plugins.data.seeding import SampleSeeds
-from basicsr_plugins.data.survey import Survey, store_samples
+from basicsr_plugins.data.survey import Survey, survey_of
 from basicsr_plugins.degradations import Degradation, Degraded, build_degradation
 from basicsr_plugins.degradations.cutmix import CutMixOptions, degradation_cutmix
 from basicsr_plugins.degradations.rain_degradation import rain_mask
@@ -123,9 +123,8 @@ class DegradationDataset(data.Dataset):
     def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
         """Return the files, for ``basicsr-plugins data check``."""
         options, where = parse_dataset(cls.Options, opt, where)
-        samples = store_samples(open_clean(options, where))
         crop = None if options.pad_small else options.crop
-        return Survey(where, samples, options.expected_count, crop=crop)
+        return survey_of(where, [open_clean(options, where)], expected=options.expected_count, crop=crop)
 
     @classmethod
     def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:

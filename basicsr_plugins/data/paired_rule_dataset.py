@@ -17,7 +17,7 @@ from basicsr_plugins.data.pairing import Pairing, check_rule, pair_by_name, pair
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
 from basicsr_plugins.data.ram_cache import cached
 from basicsr_plugins.data.seeding import SampleSeeds
-from basicsr_plugins.data.survey import Survey, store_samples
+from basicsr_plugins.data.survey import Survey, survey_of
 from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.options import non_negative, option
 from basicsr_plugins.registration import provides
@@ -107,11 +107,11 @@ class PairedRuleDataset(data.Dataset):
         """Return the pairs and what is left over, for ``basicsr-plugins data check``."""
         options, where = parse_dataset(cls.Options, opt, where)
         crop = None if options.pad_small or options.pair == "concat" else options.crop
-        survey = Survey(where, [], options.expected_count, crop=crop, sizes_may_differ=options.mismatch == "centre")
-        if options.pair.partition(":")[0] in ("concat", "mat") or options.io_backend is not None:
+        known = {"expected": options.expected_count, "crop": crop, "sizes_may_differ": options.mismatch == "centre"}
+        if options.pair in ("concat", "mat") or options.io_backend is not None:
             lq, gt = open_pair(options, where)
-            survey.samples = [] if options.pair == "mat" else store_samples(*([lq] if gt is lq else [lq, gt]))
-            return survey
+            return survey_of(where, [lq] if gt is lq else [lq, gt], **known)
+        survey = Survey(where, **known)
         pairing = find_pairs(options, where)
         survey.samples = [(str(lq), str(gt)) for lq, gt in pairing.pairs]
         survey.missing, survey.unused = pairing.missing, [str(path) for path in pairing.unused]

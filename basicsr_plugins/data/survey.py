@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
@@ -15,7 +15,7 @@ from basicsr_plugins.data.loader_options import parse_dataset
 from basicsr_plugins.errors import DataError, PluginError
 from basicsr_plugins.registration import lookup
 
-__all__ = ["Survey", "inspect", "survey_datasets"]
+__all__ = ["Survey", "inspect", "survey_datasets", "survey_of"]
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Survey:
     Attributes:
         where: YAML path.
         samples: One tuple of image paths per sample.
+        stores: Where the images are, if they are no files (lmdb, .mat).
         expected: Published number of samples, if the options name it.
         missing: Degraded images without a clean one.
         unused: Clean images that nothing refers to.
@@ -35,6 +36,7 @@ class Survey:
 
     where: str
     samples: list[tuple[str, ...]] = field(default_factory=list)
+    stores: tuple[ImageStore, ...] = ()
     expected: Optional[int] = None
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
@@ -104,6 +106,8 @@ def inspect(
         full: Decode every image; else look at headers and tails only.
         progress: Wraps the iterator over the samples, given their number.
     """
+    if survey.stores:
+        return _inspect_stores(survey, progress)
     checked: dict[str, tuple[str, tuple[int, int] | None]] = {}  # a clean image may belong to 35 hazy ones
 
     def look(path: str) -> tuple[str, tuple[int, int] | None]:
@@ -129,8 +133,24 @@ def inspect(
     return list(dict.fromkeys(problem for problems in found for problem in problems))
 
 
-def store_samples(*stores: ImageStore) -> list[tuple[str, ...]]:
-    """Return the paths of stores that belong together, one tuple per sample; nothing for an lmdb."""
-    if any(store.lmdb_root for store in stores):
-        return []
-    return list(zip(*(store.paths for store in stores)))
+def _inspect_stores(survey: Survey, progress: Callable[[Iterable[Any], int], Iterable[Any]]) -> list[str]:
+    problems = []
+    for position in progress(range(len(survey.samples)), len(survey.samples)):
+        try:
+            sizes = [store.read(position).shape[:2] for store in survey.stores]
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if not survey.sizes_may_differ and len(set(sizes)) > 1:
+            problems.append(f"{survey.samples[position]}: sizes {sizes} differ")
+        if survey.crop is not None and min(map(min, sizes)) < survey.crop:
+            problems.append(f"{survey.samples[position]}: smaller than gt_size {survey.crop}")
+    return problems
+
+
+def survey_of(where: str, stores: Sequence[ImageStore], **known: Any) -> Survey:
+    """Return the survey of stores that belong together; the images of an lmdb or a .mat file are read through them."""
+    survey = Survey(where, list(zip(*(store.paths for store in stores))), **known)
+    if any(store.lmdb_root or type(store) is not ImageStore for store in stores):
+        survey.stores = tuple(stores)
+    return survey

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +11,19 @@ import cv2
 import numpy as np
 
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, in_order, pick, pick_int
+from basicsr_plugins.degradations.fields import scratch
 from basicsr_plugins.options import option
 from basicsr_plugins.registration import provides
 
-__all__ = ["DefocusBlur", "GaussianBlur", "MotionBlur", "disc_kernel", "gaussian_kernel", "motion_kernel"]
+__all__ = [
+    "DefocusBlur",
+    "GaussianBlur",
+    "MotionBlur",
+    "disc_kernel",
+    "gaussian_kernel",
+    "motion_kernel",
+    "sparse_filter",
+]
 
 
 def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float) -> np.ndarray:
@@ -41,24 +50,23 @@ def motion_kernel(length: float, angle: float, curve: float) -> np.ndarray:
         angle: Of the chord's direction at mid-path, degrees, counter-clockwise from the horizontal.
         curve: Total turn along the path, degrees; 0 is a straight line.
     """
-    steps = max(2, int(np.ceil(4 * length)))
+    steps = max(2, int(np.ceil(2 * length)))
     position = (np.arange(steps) + 0.5) / steps - 0.5
     heading = np.deg2rad(angle + curve * position)
-    x, y = np.cumsum(np.cos(heading)), -np.cumsum(np.sin(heading))
+    x, y = np.cos(heading).cumsum(), -np.sin(heading).cumsum()
     scale = length / steps
     x, y = (x - x.mean()) * scale, (y - y.mean()) * scale
-    radius = int(np.ceil(max(np.abs(x).max(), np.abs(y).max()))) + 1
-    kernel = np.zeros((2 * radius + 1, 2 * radius + 1), dtype=np.float64)
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    radius = int(max(-x.min(), x.max(), -y.min(), y.max())) + 2
+    side = 2 * radius + 1
+    x, y = x + radius, y + radius
+    left, top = x.astype(np.int64), y.astype(np.int64)
     dx, dy = x - left, y - top
-    for row, col, weight in (
-        (top, left, (1 - dx) * (1 - dy)),
-        (top, left + 1, dx * (1 - dy)),
-        (top + 1, left, (1 - dx) * dy),
-        (top + 1, left + 1, dx * dy),
-    ):
-        np.add.at(kernel, (row + radius, col + radius), weight)
-    return (kernel / kernel.sum()).astype(np.float32)
+    corner = top * side + left
+    cells = np.concatenate((corner, corner + 1, corner + side, corner + side + 1))
+    weights = np.concatenate(((1 - dx) * (1 - dy), dx * (1 - dy), (1 - dx) * dy, dx * dy))
+    kernel = np.bincount(cells, weights, side * side)
+    kernel[kernel < 0.05 * kernel.max()] = 0.0  # the faint rim of a line costs as much time as the line
+    return (kernel / kernel.sum()).astype(np.float32).reshape(side, side)
 
 
 @functools.lru_cache(maxsize=256)
@@ -74,7 +82,60 @@ def disc_kernel(radius: float) -> np.ndarray:
 
 
 def _filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    return np.clip(cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101), 0.0, 1.0)
+    out = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return np.clip(out, 0.0, 1.0, out=out)
+
+
+#: OpenCV's ``filter2D`` goes to the frequency domain from this area on; below it only weights above 0 cost time.
+_DIRECT_AREA = 130
+#: Up to so many weights above 0, a few small filters are faster than one in the frequency domain.
+_SPARSE = 110
+
+
+def sparse_filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Filter with a kernel that is mostly 0, such as a line; the same result as ``cv2.filter2D``, faster.
+
+    The kernel is cut to what is not 0, and halved until each piece is small enough for the direct method.
+    """
+    if np.count_nonzero(kernel) > _SPARSE:
+        return _filter(image, kernel)
+    height, width = image.shape[:2]
+    middle = kernel.shape[0] // 2
+    pieces = list(_pieces(kernel, 0, 0))
+    if len(pieces) == 1:
+        top, left, piece = pieces[0]
+        anchor = (middle - left, middle - top)
+        if 0 <= anchor[0] < piece.shape[1] and 0 <= anchor[1] < piece.shape[0]:
+            out = cv2.filter2D(image, -1, piece, anchor=anchor, borderType=cv2.BORDER_REFLECT_101)
+            return np.clip(out, 0.0, 1.0, out=out)
+    padded = scratch("padded", (height + 2 * middle, width + 2 * middle, 3))
+    cv2.copyMakeBorder(image, middle, middle, middle, middle, cv2.BORDER_REFLECT_101, dst=padded)
+    total = np.zeros_like(image)
+    for top, left, piece in pieces:
+        rows, cols = height + piece.shape[0] - 1, width + piece.shape[1] - 1
+        part = scratch("part", (rows, cols, 3))
+        window = padded[top : top + rows, left : left + cols]
+        cv2.filter2D(window, -1, piece, dst=part, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+        cv2.add(total, part[:height, :width], dst=total)
+    return np.clip(total, 0.0, 1.0, out=total)
+
+
+def _pieces(kernel: np.ndarray, top: int, left: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield (top, left, part) of the parts of a kernel that are not 0, each below ``_DIRECT_AREA``."""
+    rows, cols = kernel.any(axis=1).nonzero()[0], kernel.any(axis=0).nonzero()[0]
+    if not len(rows):
+        return
+    top, left = top + int(rows[0]), left + int(cols[0])
+    kernel = kernel[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    height, width = kernel.shape
+    if height * width < _DIRECT_AREA:
+        yield top, left, kernel
+    elif height >= width:
+        yield from _pieces(kernel[: height // 2], top, left)
+        yield from _pieces(kernel[height // 2 :], top + height // 2, left)
+    else:
+        yield from _pieces(kernel[:, : width // 2], top, left)
+        yield from _pieces(kernel[:, width // 2 :], top, left + width // 2)
 
 
 @provides("degradation")
@@ -152,7 +213,7 @@ class MotionBlur(Degradation):
 
     def apply(self, image: np.ndarray, params: Mapping[str, Any]) -> Degraded:
         kernel = motion_kernel(params["length"], params["angle"], params["curve"])
-        return Degraded(_filter(image, kernel), dict(params))
+        return Degraded(sparse_filter(image, kernel), dict(params))
 
 
 @provides("degradation")

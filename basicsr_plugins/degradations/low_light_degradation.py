@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, draw_seed, field_rng, in_order, pick
+from basicsr_plugins.degradations.fields import scaled_normal
 from basicsr_plugins.options import option
 from basicsr_plugins.registration import provides
 
@@ -71,7 +72,5 @@ class LowLight(Degradation):
         else:
             out = cv2.pow(np.maximum(image, 0.0), params["gamma"])
             out *= np.float32(params["brightness"])
-        noise = field_rng(params).standard_normal(image.shape, dtype=np.float32)
-        noise *= np.float32(params["noise"])
-        out += noise
+        out += scaled_normal(field_rng(params), image.shape, params["noise"])
         return Degraded(np.clip(out, 0.0, 1.0, out=out), dict(params))

@@ -19,6 +19,7 @@ from basicsr_plugins.degradations.base import (
     pick,
     pick_int,
 )
+from basicsr_plugins.degradations.fields import scaled_normal
 from basicsr_plugins.errors import OptionError
 from basicsr_plugins.options import option
 from basicsr_plugins.registration import provides
@@ -71,6 +72,7 @@ class GaussianNoise(_Noise):
     sigma: Range = option((5.0, 55.0), "standard deviation, 0..255 scale", check=in_order(0.0, 255.0))
     sigmas: Optional[list[float]] = option(None, "levels to choose from instead of the range")
     grey: bool = option(False, "the same noise in the three channels")
+    exact: bool = option(False, "draw every value, eight times as slow as windows of fixed tables")
 
     def __post_init__(self) -> None:
         if self.sigmas is not None and (not self.sigmas or min(self.sigmas) < 0):
@@ -86,8 +88,8 @@ class GaussianNoise(_Noise):
 
     def apply(self, image: np.ndarray, params: Mapping[str, Any]) -> Degraded:
         height, width = image.shape[:2]
-        noise = field_rng(params).standard_normal((height, width, 1 if self.grey else 3), dtype=np.float32)
-        noise *= np.float32(params["sigma"] / 255.0)
+        shape = (height, width, 1 if self.grey else 3)
+        noise = scaled_normal(field_rng(params), shape, params["sigma"] / 255.0, self.exact)
         noise = noise + image if self.grey else np.add(noise, image, out=noise)
         return Degraded(self.finish(noise), dict(params))
 
@@ -132,8 +134,7 @@ class SpeckleNoise(_Noise):
         return {"variance": pick(rng, self.variance, severity), "field_seed": draw_seed(rng)}
 
     def apply(self, image: np.ndarray, params: Mapping[str, Any]) -> Degraded:
-        factor = field_rng(params).standard_normal(image.shape, dtype=np.float32)
-        factor *= np.float32(np.sqrt(params["variance"]))
+        factor = scaled_normal(field_rng(params), image.shape, float(np.sqrt(params["variance"])))
         factor += np.float32(1.0)
         return Degraded(self.finish(np.multiply(factor, image, out=factor)), dict(params))
 
@@ -158,14 +159,16 @@ class SaltPepperNoise(_Noise):
         return {"density": density, "salt": pick(rng, self.salt), "field_seed": draw_seed(rng)}
 
     def apply(self, image: np.ndarray, params: Mapping[str, Any]) -> Degraded:
-        # one uniform field decides both, so a denser draw only adds pixels to a sparser one
-        level = field_rng(params).random(image.shape[:2], dtype=np.float32)
-        salt, pepper = params["density"] * params["salt"], params["density"] * (1.0 - params["salt"])
-        white, black = level < np.float32(salt), level > np.float32(1.0 - pepper)
-        out = image.copy()
-        out[white] = 1.0
-        out[black] = 0.0
-        return Degraded(self.finish(out), dict(params), {"salt_pepper": (white | black).astype(np.float32)})
+        # one uniform field of 16 bits decides both, so a denser draw only adds pixels to a sparser one
+        level = field_rng(params).integers(0, 1 << 16, image.shape[0] * image.shape[1], dtype=np.uint16)
+        salt = round(params["density"] * params["salt"] * (1 << 16))
+        pepper = round(params["density"] * (1.0 - params["salt"]) * (1 << 16))
+        white, black = np.flatnonzero(level < salt), np.flatnonzero(level >= (1 << 16) - pepper)
+        out, layer = image.copy(), np.zeros(image.shape[:2], dtype=np.float32)
+        for where, value in ((white, 1.0), (black, 0.0)):
+            out.reshape(-1, 3)[where] = value
+            layer.reshape(-1)[where] = 1.0
+        return Degraded(self.finish(out), dict(params), {"salt_pepper": layer})
 
 
 @provides("degradation")
@@ -189,8 +192,8 @@ class CorrelatedNoise(_Noise):
 
     def apply(self, image: np.ndarray, params: Mapping[str, Any]) -> Degraded:
         box = int(params["box"])
-        noise = field_rng(params).standard_normal(image.shape, dtype=np.float32)
+        # the mean of box^2 values has 1/box of their deviation
+        noise = scaled_normal(field_rng(params), image.shape, params["sigma"] / 255.0 * box)
         noise = cv2.blur(noise, (box, box), borderType=cv2.BORDER_REFLECT_101)
-        noise *= np.float32(params["sigma"] / 255.0 * box)  # the mean of box^2 values has 1/box of their deviation
         noise += image
         return Degraded(self.finish(noise), dict(params))

@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import OptionError, one_of
+from basicsr_plugins.errors import DataError, OptionError, one_of
 from basicsr_plugins.losses.vgg_weights import PLANS, vgg_state_dict
 
 __all__ = ["PixelFeatures", "UserFeatures", "VGGFeatures", "build_features", "layer_names"]
@@ -52,6 +52,7 @@ class VGGFeatures(nn.Module):
     Raises:
         OptionError: Unknown backbone or layer.
         DependencyError: The weights cannot be had.
+        DataError: At a call, images without three channels or too small for the layers.
 
     Example:
         >>> features = VGGFeatures("vgg16", ["relu1_2"], weights="random")
@@ -91,6 +92,12 @@ class VGGFeatures(nn.Module):
 
     def stream(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield ``(layer, feature)`` one by one, so that a caller who needs no graph never holds two of them."""
+        side = 2 ** sum(name.startswith("pool") for name, _ in self.net.named_children())
+        if images.dim() != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < side:
+            raise DataError(
+                f"a VGG up to {self.layers[-1]} takes images (n, 3, h, w) of at least {side} x {side} pixels, got "
+                f"{tuple(images.shape)}. For other images: features: pixel, or a module of yours."
+            )
         x = images.to(self.mean.dtype)
         if self.range_norm:
             x = (x + 1) / 2

@@ -33,7 +33,7 @@ def vgg_state_dict(backbone: str, weights: str = "auto") -> Optional[dict[str, T
         backbone: A key of ``PLANS``.
         weights: ``auto``: the file in BasicSR's folder if it is there, else torchvision's (its cache, else its
             download). ``torchvision``: only those. ``random``: None. Anything else: the path of a local file with
-            torchvision's keys, or with those of BasicSR's ``VGGFeatureExtractor`` left as torchvision's.
+            torchvision's keys, with or without the leading ``features.``.
 
     Raises:
         OptionError: ``weights`` is neither a known word nor a file.

@@ -12,7 +12,8 @@ from basicsr_plugins.errors import CheckpointError, OptionError
 from basicsr_plugins.losses.feature_distance import RANGE_CHECKS
 from basicsr_plugins.losses.spn_guard import SPNGuard
 from basicsr_plugins.losses.uncertainty import uncertainty_term
-from basicsr_plugins.negatives import NegativeModels, check_negatives
+from basicsr_plugins.negative_options import check_negatives
+from basicsr_plugins.negatives import NegativeModels
 from basicsr_plugins.options import check_call, non_negative, option, parse
 from basicsr_plugins.registration import lookup
 

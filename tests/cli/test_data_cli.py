@@ -114,3 +114,40 @@ def test_a_bare_data_set_and_wrong_files(pairs, capsys):
     args = parser.parse_args(["data", "check", "-opt", "none.yml"])
     with pytest.raises(OptionError, match=r"-opt: none\.yml cannot be read"):
         args.func(args)
+
+
+def test_lmdb_and_matlab_images_are_read_too(pairs, capsys):
+    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+    from scipy.io import savemat
+
+    names = [f"{number}.png" for number in range(4)]
+    for folder in ("lq", "gt"):
+        make_lmdb_from_imgs(str(pairs / folder), str(pairs / f"{folder}.lmdb"), names, [name[:-4] for name in names])
+    roots = {
+        "dataroot_lq": str(pairs / "lq.lmdb"),
+        "dataroot_gt": str(pairs / "gt.lmdb"),
+        "io_backend": {"type": "lmdb"},
+    }
+    assert check(pairs, {"train": section(pairs, **roots)}) == 0
+    assert "datasets.train: 4 pairs" in capsys.readouterr().out
+    assert check(pairs, {"train": section(pairs, **{**roots, "gt_size": 64})}) == 1
+    assert "4 unreadable or mismatched" in capsys.readouterr().out
+    with (
+        (pairs / "gt.lmdb" / "meta_info.txt").open("a") as meta,
+        (pairs / "lq.lmdb" / "meta_info.txt").open("a") as other,
+    ):
+        meta.write("9.png (32,32,3) 1\n")
+        other.write("9.png (32,32,3) 1\n")
+    assert check(pairs, {"train": section(pairs, **roots)}) == 1
+    assert "names '9', its data does not" in capsys.readouterr().out
+    arrays = np.zeros((2, 3, 20, 20, 3), dtype=np.uint8)
+    savemat(pairs / "x.mat", {"a": arrays[0], "b": arrays[1]})
+    mat = {
+        "dataroot_lq": str(pairs / "x.mat"),
+        "dataroot_gt": None,
+        "pair": "mat",
+        "mat_key_lq": "a",
+        "mat_key_gt": "b",
+    }
+    assert check(pairs, {"train": section(pairs, **mat)}) == 0
+    assert "datasets.train: 3 pairs" in capsys.readouterr().out

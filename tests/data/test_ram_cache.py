@@ -1,6 +1,7 @@
 """The RAM cache: same pixels, decoded once, shared by processes, inside its limit."""
 
 import multiprocessing
+import os
 import pickle
 
 import numpy as np
@@ -78,7 +79,18 @@ def test_a_cache_can_be_pickled_where_its_owner_is_gone(photos):
     state = pickle.dumps(cache)
     expected = cache.read(0).copy()
     other = pickle.loads(state)
+    assert other._memory.array[0] == 1  # the same memory
     np.testing.assert_array_equal(other.read(0), expected)
+    number = cache._memory._file
+    del other
+    assert cache._memory.array[0] == 1
+    os.fstat(number)  # still open: it is the owner's
     del cache
-    alone = pickle.loads(state)  # its memory is closed: it keeps one of its own
+    stranger = os.open(photos / "0.png", os.O_RDWR)  # gets the number that is free again
+    content = (photos / "0.png").read_bytes()
+    alone = pickle.loads(state)  # its memory is closed: it keeps one of its own, and leaves the stranger alone
+    assert alone._memory.array[0] == 0
     np.testing.assert_array_equal(alone.read(0), expected)
+    assert (photos / "0.png").read_bytes() == content
+    assert stranger == number
+    os.close(stranger)

@@ -264,6 +264,13 @@ def test_wrong_inputs():
         loss(output, [negative, negative[..., :4, :4]])
 
 
+def test_images_that_a_vgg_cannot_take():
+    loss = SPNLoss(weights="random")
+    for shape in ((1, 1, 16, 16), (1, 3, 2, 16)):
+        with pytest.raises(DataError, match=r"takes images \(n, 3, h, w\) of at least 4 x 4 pixels, got"):
+            loss(torch.rand(shape), [torch.rand(shape)])
+
+
 @pytest.mark.parametrize("change", [lambda x: x * 255, lambda x: x * 2 - 1])
 def test_images_out_of_range(change):
     output, negative = images(2, size=32)
