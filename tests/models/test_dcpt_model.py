@@ -124,7 +124,7 @@ def test_accuracy_of_the_averaged_networks_at_validation(tmp_path, caplog):
     with caplog.at_level("INFO", "basicsr"):
         model.validation(DataLoader(Labelled(), batch_size=1), 1, None, False)
     assert model.metric_results["accuracy"] == pytest.approx(sum(expected) / 4)
-    assert model.metric_results["accuracy_0"] == pytest.approx((expected[0] + expected[3]) / 2)
+    assert model.metric_results["accuracy_noise"] == pytest.approx((expected[0] + expected[3]) / 2)
     assert "accuracy" in caplog.text
 
 
