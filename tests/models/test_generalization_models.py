@@ -57,7 +57,7 @@ def options(tmp_path, photos, model_type, **sections):
         "world_size": 1,
         "is_train": True,
         "datasets": {
-            "train": {**data, "name": "rain", "phase": "train", "batch_size_per_gpu": 2},
+            "train": {**data, "name": "rain", "phase": "train", "batch_size_per_gpu": 2, "num_worker_per_gpu": 0},
             "val": {**data, "name": "seen", "phase": "val"},
         },
         "network_g": {"type": "RestorationResNet", "num_feat": 4, "num_block": 1},
