@@ -191,7 +191,8 @@ def _run(sweep: SweepOptions, out: Path, category: str, backgrounds: int, rain: 
         "manual_seed": seed,
         "datasets": datasets,
         "path": {**options.get("path", {}), "experiments_root": str(folder.resolve())},
-        "val": {"metrics": METRICS, **options.get("val", {})},
+        # BasicSR validates after the last iteration in any case
+        "val": {"val_freq": total + 1, "metrics": METRICS, **options.get("val", {})},
         "logger": {"print_freq": max(1, total // 10), "save_checkpoint_freq": total, **options.get("logger", {})},
     }
     point = {"category": category, "backgrounds": backgrounds, "rain": rain, "seed": seed}

@@ -68,7 +68,7 @@ def options(tmp_path, photos, model_type, **sections):
             "visualization": str(root / "visualization"),
         },
         "train": {"total_iter": 10, "optim_g": ADAM, "pixel_opt": L1},
-        "val": {"metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
+        "val": {"val_freq": 5, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
     }
     for name, value in sections.items():
         opt[name] = {**opt[name], **value} if name in ("train", "val", "path") else value
