@@ -6,18 +6,21 @@ Files that use nothing of ours are left alone. What is found is one ``PluginErro
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from basicsr_plugins import registration
 from basicsr_plugins.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.options import check_call, parse
+from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.random_state import preserved_random_state
 from basicsr_plugins.training.settings import LoggerSettings, PathSettings
 
-__all__ = ["check_options"]
+__all__ = ["check_options", "uses_ours"]
 
 #: Keys of the top level, beside ``network_*``.
 TOP_LEVEL = (
@@ -44,11 +47,12 @@ def check_options(opt: Mapping[str, Any]) -> None:
     models = registration.provided("model")
     model = models.get(_our_name("model", model_name))
     if model is None:
-        if _uses_ours(opt):
+        if uses_ours(opt):
             registration.lookup("model", model_name, "model_type")
         elif not _is_stock("model", model_name):
             _hint_at_ours(model_name, models)
         return
+    _check_phases(opt)
     _check_sections(opt, model)
     with preserved_random_state():
         networks = {name: _build(opt, name) for name in model.network_names if _present(opt, model, name)}
@@ -69,9 +73,17 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
     if opt.get("is_train"):
         parse(model.Settings, opt.get("train") or {}, "train")
         parse(LoggerSettings, opt.get("logger") or {}, "logger")
+        for name in model.trained_networks:
+            if not opt["train"].get(f"optim_{name}"):
+                raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
         _check_training_parts(opt["train"], model)
-    parse(model.ValSettings, opt.get("val") or {}, "val")
-    _check_metrics((opt.get("val") or {}).get("metrics") or {})
+        _check_progressive(opt)
+    val = parse(model.ValSettings, opt.get("val") or {}, "val")
+    if opt.get("is_train") and opt.get("val") is not None and val.val_freq is None:
+        raise OptionError("val.val_freq: this option is required: the iterations between validations.")
+    if val.tile is not None:
+        Restorer(nn.Identity(), tile=val.tile, tile_overlap=val.tile_overlap)
+    _check_metrics(val.metrics or {})
     per_network = [
         f"{prefix}{name}"
         for name in model.network_names
@@ -86,18 +98,43 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
             _check_file(value, f"path.{key}")
 
 
+def _check_phases(opt: Mapping[str, Any]) -> None:
+    """Check the sections of ``datasets``, and what stock's loader takes from the training set without asking."""
+    datasets = opt.get("datasets") or {}
+    allowed = ("train", "val") if opt.get("is_train") else ("test", "val")
+    for phase in datasets:
+        if phase.split("_")[0] not in allowed:
+            raise OptionError(f"datasets.{phase}: {one_of(phase.split('_')[0], allowed, 'phase')}")
+    if not opt.get("is_train") or not datasets:  # no section at all is the parser's to report
+        return
+    if "train" not in datasets:
+        raise OptionError("datasets.train: this section is required.")
+    for key, least in (("batch_size_per_gpu", 1), ("num_worker_per_gpu", 0)):
+        value = datasets["train"].get(key)
+        if value is None:
+            raise OptionError(f"datasets.train.{key}: this option is required.")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise OptionError(f"datasets.train.{key}: expected a whole number of {least} or more, got {value!r}.")
+
+
+def _check_progressive(opt: Mapping[str, Any]) -> None:
+    from basicsr_plugins.training.progressive import ProgressivePatches
+
+    if opt["train"].get("progressive"):
+        ProgressivePatches(opt["train"]["progressive"]).check(opt["datasets"]["train"], opt.get("scale", 1))
+
+
 def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
     from basicsr_plugins.models.spn import check_spn
     from basicsr_plugins.training.optimisation import check_optimizer, check_scheduler
-    from basicsr_plugins.training.progressive import ProgressivePatches
 
     for key, value in train.items():
         if key.startswith("optim_") and value:
             check_optimizer(value, f"train.{key}")
         elif key == "scheduler" and value:
             check_scheduler(value, "train.scheduler")
-        elif key == "progressive" and value:
-            ProgressivePatches(value)
+        elif key == "compile" and isinstance(value, Mapping):
+            check_call(torch.compile, value, "train.compile")
         elif key == "spn_opt" and value is not None:
             if not model.takes_spn:
                 raise OptionError(f"train.spn_opt: {model.__name__} does not train net_g, so it has no history.")
@@ -120,7 +157,21 @@ def _check_metrics(metrics: Mapping[str, Any]) -> None:
         where = f"val.metrics.{name}"
         if not isinstance(options, Mapping) or "type" not in options:
             raise OptionError(f"{where}: a metric needs a `type` and its arguments, got {options!r}.")
-        registration.lookup("metric", options["type"], f"{where}.type")
+        metric = registration.lookup("metric", options["type"], f"{where}.type")
+        if options.get("better", "higher") not in ("higher", "lower"):
+            raise OptionError(f"{where}.better: {one_of(options['better'], ('higher', 'lower'), 'direction')}")
+        images = dict.fromkeys(("img", "img2"))
+        arguments = {key: value for key, value in options.items() if key not in ("type", "better")}
+        check_call(metric, {**arguments, **{k: v for k, v in images.items() if k in _arguments(metric)}}, where)
+        for key in arguments:  # stock's metrics swallow what they do not know
+            close = difflib.get_close_matches(key, _arguments(metric), n=1, cutoff=0.75)
+            if close and key not in _arguments(metric):
+                raise OptionError(f"{where}.{key}: {one_of(key, _arguments(metric), 'option')}")
+
+
+def _arguments(function: Any) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, value in inspect.signature(function).parameters.items() if value.kind in kinds]
 
 
 def _check_dataset(options: Any, where: str) -> None:
@@ -196,7 +247,10 @@ def _is_stock(kind: str, name: Any) -> bool:
     return True
 
 
-def _uses_ours(opt: Mapping[str, Any]) -> bool:
+def uses_ours(opt: Mapping[str, Any]) -> bool:
+    """Whether an option file names a model, a network or a data set of ours."""
+    if _our_name("model", opt.get("model_type")) in registration.provided("model"):
+        return True
     networks = [value for key, value in opt.items() if key.startswith("network_") and isinstance(value, Mapping)]
     for kind, users in (("arch", networks), ("dataset", (opt.get("datasets") or {}).values())):
         ours = registration.provided(kind)

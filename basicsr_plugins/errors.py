@@ -49,11 +49,10 @@ def one_of(given: object, allowed: Iterable[object], what: str = "value") -> str
         what: The noun for the value ("option", "arch", "feature layer").
     """
     names = [str(name) for name in allowed]
-    close = difflib.get_close_matches(str(given), names, n=3, cutoff=0.6)
-    if not close:  # case and underscores are the most common slips and difflib weighs them like any letter
-        folded = {name.lower().replace("_", ""): name for name in reversed(names)}
-        twin = folded.get(str(given).lower().replace("_", ""))
-        close = [twin] if twin else []
+    # case and underscores are the most common slips, and difflib weighs them like any letter
+    folded = {name.lower().replace("_", ""): name for name in reversed(names)}
+    twin = folded.get(str(given).lower().replace("_", ""))
+    close = [twin] if twin else difflib.get_close_matches(str(given), names, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     return f"unknown {what} {str(given)!r}.{hint} Allowed: {shown or 'nothing'}."

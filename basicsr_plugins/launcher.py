@@ -8,12 +8,13 @@ running code and overridden by plain ``--set key.sub_key=value``; resuming works
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
+import math
 import os
 import random
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
 from os import path as osp
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,12 @@ from typing import Any
 import torch
 
 import basicsr_plugins
-from basicsr_plugins import stock
 from basicsr_plugins.checking import check_options
-from basicsr_plugins.errors import CheckpointError, OptionError
+from basicsr_plugins.errors import CheckpointError, DataError, OptionError
 from basicsr_plugins.safe_yaml import apply_overrides, load_yaml
-from basicsr_plugins.training import checkpoint_io
+from basicsr_plugins.training import checkpoint_io, distributed
 
-__all__ = ["complete_options", "find_resume_state", "run"]
+__all__ = ["complete_options", "find_resume_state", "network_files", "run"]
 
 
 def run(arguments: argparse.Namespace, is_train: bool) -> None:
@@ -48,12 +48,16 @@ def run(arguments: argparse.Namespace, is_train: bool) -> None:
         check_options(opt)
         return opt, arguments
 
-    pipeline.parse_options = parse_options
+    ours = {"parse_options": parse_options}
     if is_train:
-        pipeline.load_resume_state = _load_resume_state
+        ours["load_resume_state"] = _load_resume_state
+        ours["create_train_val_dataloader"] = functools.partial(_make_loaders, pipeline.create_train_val_dataloader)
+    stock_own = {name: getattr(pipeline, name) for name in ours}
+    vars(pipeline).update(ours)
     try:
         (pipeline.train_pipeline if is_train else pipeline.test_pipeline)(os.getcwd())
     finally:
+        vars(pipeline).update(stock_own)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
@@ -69,15 +73,18 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
     for key, kind in (("name", str), ("datasets", dict)):
         if not isinstance(opt.get(key), kind) or not opt[key]:
             raise OptionError(f"{key}: this option is required.")
-    opt["path"] = opt.get("path") or OrderedDict()
+    opt["path"] = _section(opt, "path")
     from basicsr.utils import set_random_seed
     from basicsr.utils.dist_util import get_dist_info
 
     opt["num_gpu"] = _number_of_gpus(opt)
     opt["dist"] = _init_distributed(arguments.launcher, opt)
     opt["rank"], opt["world_size"] = get_dist_info()
-    if opt.get("manual_seed") is None:
-        opt["manual_seed"] = random.randint(1, 10000)
+    seed = opt.get("manual_seed")
+    if seed is None:  # one for all ranks; a resume takes it from the state
+        opt["manual_seed"] = DrawnSeed(distributed.gather_objects([random.randint(1, 10000)])[0])
+    elif not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise OptionError(f"manual_seed: expected a whole number of 0 or more, got {seed!r}.")
     set_random_seed(opt["manual_seed"] + opt["rank"])
     opt["auto_resume"] = getattr(arguments, "auto_resume", False)
     opt["is_train"] = is_train
@@ -86,6 +93,22 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
     _complete_datasets(opt)
     _complete_paths(opt, root_path)
     return opt
+
+
+class DrawnSeed(int):
+    """A ``manual_seed`` that the option file does not give."""
+
+
+def _section(opt: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return a section, made if it is not there.
+
+    Raises:
+        OptionError: It is no mapping.
+    """
+    section = opt.get(key)
+    if section is not None and not isinstance(section, dict):
+        raise OptionError(f"{key}: expected a mapping of options, got {section!r}.")
+    return OrderedDict() if section is None else section
 
 
 def _number_of_gpus(opt: dict[str, Any]) -> int:
@@ -130,7 +153,7 @@ def _complete_datasets(opt: dict[str, Any]) -> None:
         if "scale" in opt:
             options["scale"] = opt["scale"]
         for key in ("dataroot_gt", "dataroot_lq"):
-            if options.get(key) is not None:
+            if isinstance(options.get(key), str):
                 options[key] = osp.expanduser(options[key])
 
 
@@ -138,12 +161,13 @@ def _complete_paths(opt: dict[str, Any], root_path: str) -> None:
     paths = opt["path"]
     for key, value in paths.items():
         if value is not None and ("resume_state" in key or "pretrain_network" in key):
+            if not isinstance(value, str):
+                raise OptionError(f"path.{key}: expected a file, got {value!r}.")
             paths[key] = osp.expanduser(value)
     if not opt["is_train"]:
         root = paths.get("results_root") or osp.join(root_path, "results", opt["name"])
         paths.update(results_root=root, log=root, visualization=osp.join(root, "visualization"))
-        opt.setdefault("val", OrderedDict())
-        opt["val"] = opt["val"] or OrderedDict()
+        opt["val"] = _section(opt, "val")
         opt["val"].setdefault("save_img", False)
         opt["val"].setdefault("suffix", None)
         return
@@ -156,10 +180,11 @@ def _complete_paths(opt: dict[str, Any], root_path: str) -> None:
         log=root,
         visualization=osp.join(root, "visualization"),
     )
-    opt["logger"] = opt.get("logger") or OrderedDict()
+    opt["logger"] = _section(opt, "logger")
     for key, value in (("print_freq", 100), ("save_checkpoint_freq", 5000), ("use_tb_logger", False)):
         opt["logger"].setdefault(key, value)
-    if opt.get("val"):
+    if opt.get("val") is not None:
+        opt["val"] = _section(opt, "val")
         opt["val"].setdefault("save_img", False)
         opt["val"].setdefault("val_freq", float("inf"))
     if "debug" in opt["name"]:  # as stock does
@@ -169,7 +194,7 @@ def _complete_paths(opt: dict[str, Any], root_path: str) -> None:
 
 
 def find_resume_state(opt: dict[str, Any]) -> Path | None:
-    """Return the state that a run is to go on from: the newest one whose networks are all there, or None.
+    """Return the state that a run is to go on from: the newest complete one whose networks are all there, or None.
 
     Args:
         opt: Complete options; ``auto_resume`` looks into ``path.training_states``.
@@ -178,30 +203,70 @@ def find_resume_state(opt: dict[str, Any]) -> Path | None:
         return Path(opt["path"]["resume_state"]) if opt["path"].get("resume_state") else None
     states = checkpoint_io.numbered_files(opt["path"]["training_states"], "", ".state")
     for iteration in sorted(states, reverse=True):
-        if all(file.is_file() for file in _network_files(opt, iteration)):
+        broken = [states[iteration]]
+        if checkpoint_io.is_complete(states[iteration]):
+            files = network_files(opt, checkpoint_io.read_checkpoint(states[iteration]))
+            broken = [file for file in files if not (file.is_dir() or checkpoint_io.is_complete(file))]
+        if not broken:
             return states[iteration]
-        stock.logger().warning(f"{states[iteration]}: its networks are missing; an earlier state is taken.")
+        _say(f"auto_resume: {', '.join(map(str, broken))} is missing or incomplete; an earlier state is taken.")
     return None
 
 
-def _network_files(opt: dict[str, Any], iteration: int) -> Iterator[Path]:
-    for key in opt:
-        if key.startswith("network_"):
-            yield Path(opt["path"]["models"], f"net_{key[len('network_') :]}_{iteration}.pth")
+def _say(text: str) -> None:
+    # before the pipeline has set up the logger, which asking for it would do without its file
+    if distributed.rank() == 0:
+        sys.stderr.write(f"basicsr-plugins: {text}\n")
+
+
+def network_files(opt: dict[str, Any], state: dict[str, Any]) -> list[Path]:
+    """Return what a training state needs beside itself: what our recipes recorded, or stock's file of each network."""
+    names = (state.get("basicsr_plugins") or {}).get("networks")
+    if names is None:
+        names = [f"net_{key[len('network_') :]}_{state['iter']}.pth" for key in opt if key.startswith("network_")]
+    return [Path(opt["path"]["models"], name) for name in names]
 
 
 def _load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     from basicsr.utils import check_resume
 
-    path = find_resume_state(opt)
+    path = distributed.gather_objects([find_resume_state(opt)])[0]  # rank 0 decides
     if path is None:
         return None
     state = checkpoint_io.read_checkpoint(path)
     if not isinstance(state, dict) or not {"iter", "epoch", "optimizers", "schedulers"} <= set(state):
         raise CheckpointError(f"{path} is no training state of BasicSR.")
+    missing = [str(file) for file in network_files(opt, state) if not file.exists()]
+    if missing:
+        raise CheckpointError(
+            f"path.resume_state: {path} needs the networks of its iteration, and there is no {', '.join(missing)}. "
+            "BasicSR looks for them in the experiment's own models folder: keep the name of the experiment."
+        )
+    drawn = (state.get("basicsr_plugins") or {}).get("manual_seed")
+    if isinstance(opt["manual_seed"], DrawnSeed) and drawn is not None:
+        from basicsr.utils import set_random_seed
+
+        opt["manual_seed"] = drawn
+        set_random_seed(drawn + opt["rank"])
     opt["path"]["resume_state"] = str(path)
     check_resume(opt, state["iter"])
     return state
+
+
+def _make_loaders(stock_function: Any, opt: dict[str, Any], logger: Any) -> tuple[Any, ...]:
+    """Stock's loaders with a true number of epochs: stock counts batches that its loader drops.
+
+    Raises:
+        DataError: An epoch has no complete batch.
+    """
+    train_loader, train_sampler, val_loaders, _, total_iters = stock_function(opt, logger)
+    batches = len(train_loader) if train_loader is not None else 0
+    if not batches:
+        raise DataError(
+            f"datasets.train: {len(train_sampler)} samples in an epoch of one process are fewer than one batch of "
+            f"{train_loader.batch_size}. Lower batch_size_per_gpu or raise dataset_enlarge_ratio."
+        )
+    return train_loader, train_sampler, val_loaders, math.ceil(total_iters / batches), total_iters
 
 
 def add_arguments(parser: argparse.ArgumentParser, is_train: bool) -> None:

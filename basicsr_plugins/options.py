@@ -194,8 +194,10 @@ def _fit_union(value: Any, choices: tuple[Any, ...]) -> tuple[Any, str]:
         fitted, problem = to_type(value, choice)
         if not problem:
             return fitted, ""
-        problems.append(problem)
-    return value, " or ".join(dict.fromkeys(problems))
+        problems.append((choice, problem))
+    # torch writes "float or Tensor": whoever writes an option file is told of the number alone
+    plain = [problem for choice, problem in problems if getattr(choice, "__module__", "") in ("builtins", "typing")]
+    return value, " or ".join(dict.fromkeys(plain or [problem for _, problem in problems]))
 
 
 def _fit_sequence(value: Any, container: Any, arguments: tuple[Any, ...]) -> tuple[Any, str]:

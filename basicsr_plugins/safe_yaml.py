@@ -19,21 +19,15 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> OrderedDict[str, Any]:
+    written = set()  # before "<<: *anchor" adds keys that may be overridden
+    for key_node, _ in node.value:
+        key = (key_node.tag, str(key_node.value))
+        if key in written:
+            problem = f"the key {key_node.value!r} is written twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        written.add(key)
     loader.flatten_mapping(node)
-    pairs = loader.construct_pairs(node)
-    result: OrderedDict[str, Any] = OrderedDict()
-    for (key, value), (key_node, _) in zip(pairs, node.value):
-        if key in result and not _from_merge(key_node, node):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is written twice", key_node.start_mark
-            )
-        result[key] = value
-    return result
-
-
-def _from_merge(key_node: yaml.Node, node: yaml.MappingNode) -> bool:
-    """Whether a pair came in through ``<<: *anchor``, where a later key may override it."""
-    return not node.start_mark.index <= key_node.start_mark.index <= node.end_mark.index
+    return OrderedDict(loader.construct_pairs(node, deep=True))
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -25,6 +25,7 @@ __all__ = ["current_sampler", "is_loaded", "logger", "mend", "registries", "skip
 
 _current_sampler: Any = None
 _samples_to_skip = 0
+_before_skipping: Callable[[], None] | None = None
 
 
 def registries() -> dict[str, Any]:
@@ -80,10 +81,15 @@ def current_sampler() -> Any:
     return _current_sampler
 
 
-def skip_samples(count: int) -> None:
-    """Let the next epoch of the training sampler begin after its first ``count`` samples (exact resume)."""
-    global _samples_to_skip
-    _samples_to_skip = count
+def skip_samples(count: int, before: Callable[[], None] | None = None) -> None:
+    """Let the next epoch of the training sampler begin after its first ``count`` samples (exact resume).
+
+    Args:
+        count: Samples of this rank.
+        before: Called once, when that epoch's iteration begins.
+    """
+    global _samples_to_skip, _before_skipping
+    _samples_to_skip, _before_skipping = count, before
 
 
 def _mend_options() -> None:
@@ -99,6 +105,7 @@ def _mend_options() -> None:
 
         try:
             check_options(result[0])
+            _fill_gaps(result[0])
         except PluginError as error:
             # a command-line entry, like argparse's own errors: one message, an exit code, and nothing written yet
             raise SystemExit(f"basicsr_plugins: {error}") from None
@@ -112,6 +119,17 @@ def _mend_options() -> None:
             module.parse_options = parse_options  # type: ignore[union-attr]
 
 
+def _fill_gaps(opt: dict[str, Any]) -> None:
+    """Give stock's loops the switches that they read without a default (only where a model of ours runs)."""
+    from basicsr_plugins import registration
+
+    ours = {*registration.provided("model"), *registration.renamed("model").values()}
+    if opt.get("model_type") in ours and opt.get("val") is not None:
+        opt["val"].setdefault("save_img", False)
+        if not opt.get("is_train"):
+            opt["val"].setdefault("suffix", None)
+
+
 def _mend_sampler() -> None:
     sampler_class = importlib.import_module("basicsr.data.data_sampler").EnlargedSampler
     stock_set_epoch: Callable[..., None] = sampler_class.set_epoch
@@ -121,15 +139,20 @@ def _mend_sampler() -> None:
 
     @functools.wraps(stock_set_epoch)
     def set_epoch(self: Any, epoch: int) -> None:
-        global _current_sampler, _samples_to_skip
+        global _current_sampler, _samples_to_skip, _before_skipping
         stock_set_epoch(self, epoch)
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
         _current_sampler = self
+        # taken here and not by the first iterator: stock's prefetchers make one before the first epoch
         self.skipped_samples, _samples_to_skip = _samples_to_skip, 0
+        self.before_skipping, _before_skipping = _before_skipping, None
 
     @functools.wraps(stock_iter)
     def iterate(self: Any) -> Iterator[int]:
+        before, self.before_skipping = getattr(self, "before_skipping", None), None
+        if before is not None:
+            before()
         if getattr(self.dataset, "takes_virtual_index", False):
             indices = iter(virtual_indices(self))
         else:

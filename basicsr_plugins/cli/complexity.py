@@ -36,6 +36,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from basicsr_plugins.studies.complexity import load_scorer, measure_layers, measure_set
     from basicsr_plugins.studies.tables import as_text, write_csv
 
+    if arguments.plot:
+        from basicsr_plugins.studies.figures import draw_complexity, need_matplotlib
+
+        need_matplotlib()
     for name, least in (("tile", 0), ("layers", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             raise OptionError(f"--{name}: must be at least {least}, got {getattr(arguments, name)}.")
@@ -50,6 +54,4 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.csv:
         print(f"table: {write_csv(rows, arguments.csv)}")
     if arguments.plot:
-        from basicsr_plugins.studies.figures import draw_complexity
-
         print(f"figure: {draw_complexity(sets, arguments.plot)}")

@@ -22,7 +22,9 @@ def add_parser(commands: Any) -> None:
     toy.add_argument("--functions", type=int, nargs="+", default=[4, 64, 4096], help="functions in training, N")
     toy.add_argument("--seeds", type=int, default=1, help="seeds of every combination (default 1; the docs show 5)")
     toy.add_argument("--steps", type=int, help="optimisation steps of a run")
-    toy.add_argument("--train-on", help="degradation seen in training: burst (default) or wide")
+    toy.add_argument(
+        "--train-on", nargs="+", default=["burst"], help="degradations to train on: burst (default, simple), wide"
+    )
     toy.set_defaults(func=_toy)
 
     text = "run a sweep over backgrounds, rain ranges and seeds; finished runs are skipped, broken ones resumed"
@@ -33,7 +35,6 @@ def add_parser(commands: Any) -> None:
 
 
 def _toy(arguments: argparse.Namespace) -> None:
-    from dataclasses import fields
     from functools import partial
     from pathlib import Path
 
@@ -41,32 +42,37 @@ def _toy(arguments: argparse.Namespace) -> None:
 
     from basicsr_plugins.errors import OptionError
     from basicsr_plugins.options import parse
-    from basicsr_plugins.studies.figures import draw_toy
+    from basicsr_plugins.studies.figures import draw_toy, need_matplotlib
     from basicsr_plugins.studies.tables import as_text, write_csv
-    from basicsr_plugins.studies.toy import UNSEEN, ToySettings, differences, run_grid, summary
+    from basicsr_plugins.studies.toy import UNSEEN, ToySettings, check_settings, differences, run_grid, summary
 
+    need_matplotlib()
     if arguments.seeds < 1:
         raise OptionError(f"--seeds: must be at least 1, got {arguments.seeds}.")
-    given = {key: value for key, value in vars(arguments).items() if value is not None}
-    known = {field.name for field in fields(ToySettings)} - {"terms", "functions"}
-    settings = parse(ToySettings, {key: value for key, value in given.items() if key in known}, "study toy")
-    for terms in arguments.terms:
-        parse(ToySettings, {"terms": terms}, "study toy")
-    for functions in arguments.functions:
-        parse(ToySettings, {"functions": functions}, "study toy")
+    given = {} if arguments.steps is None else {"steps": arguments.steps}
+    grid = {"terms": arguments.terms, "functions": arguments.functions, "train_on": arguments.train_on}
+    for name, values in grid.items():
+        for value in values:
+            check_settings(parse(ToySettings, {**given, name: value}, "study toy"))
 
-    bar = partial(tqdm, desc="study toy", unit="run")
-    rows = run_grid(arguments.terms, arguments.functions, range(arguments.seeds), settings, bar)
+    rows = []
+    for kind in arguments.train_on:
+        bar = partial(tqdm, desc=f"study toy, trained on {kind}", unit="run")
+        settings = parse(ToySettings, {**given, "train_on": kind}, "study toy")
+        found = run_grid(arguments.terms, arguments.functions, range(arguments.seeds), settings, bar)
+        rows += found
+        print(as_text(summary(found)))
+        for axis in ("terms", "functions"):
+            low, high = min(grid[axis]), max(grid[axis])
+            for test in UNSEEN if low < high else ():
+                falls = differences(found, axis, low, high, [test])
+                print(
+                    f"removal of {test}, {axis} {low} -> {high}: falls by {falls.mean():+.3f} "
+                    f"({falls.min():+.3f} to {falls.max():+.3f} over {len(falls)} seeds)"
+                )
     out = Path(arguments.out)
-    print(as_text(summary(rows)))
-    for axis, values in (("terms", arguments.terms), ("functions", arguments.functions)):
-        for kind in UNSEEN if len(values) > 1 else ():
-            falls = differences(rows, axis, min(values), max(values), [kind])
-            print(
-                f"removal of {kind}, {axis} {min(values)} -> {max(values)}: falls by {falls.mean():+.3f} "
-                f"({falls.min():+.3f} to {falls.max():+.3f} over {len(falls)} seeds)"
-            )
-    print(f"table: {write_csv(rows, out / 'toy.csv')}\nfigure: {draw_toy(rows, out / 'toy.png')}")
+    print(f"table: {write_csv(rows, out / 'toy.csv')}")
+    print(f"figure: {draw_toy(rows, out / 'toy.png')}")
 
 
 def _rain(arguments: argparse.Namespace) -> int:

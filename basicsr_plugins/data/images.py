@@ -12,6 +12,7 @@ from basicsr_plugins.errors import DataError
 
 __all__ = ["bytes_per_value", "decode", "image_problem", "image_size", "read_image", "to_float"]
 
+_UNREADABLE = "cannot be decoded as an image"
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # drops alpha, keeps grey and 16 bits, applies EXIF orientation
 
 
@@ -25,7 +26,10 @@ def decode(data: bytes, name: str) -> np.ndarray:
     """
     if not data:
         raise DataError(f"{name}: the file is empty (0 bytes).")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error as error:  # a header that claims more pixels than OpenCV takes
+        raise DataError(f"{name}: cannot be decoded as an image ({' '.join(str(error).split())}).") from error
     if image is None:
         raise DataError(f"{name}: cannot be decoded as an image; it is broken or of another type than its name says.")
     if image.dtype not in (np.uint8, np.uint16):
@@ -67,6 +71,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) if image.format in ("JPEG", "MPO") else False
         return (width, height) if turned else (height, width)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: its header claims an image larger than any that is read ({error}).") from error
     except OSError:  # among them 16-bit colour TIFF, which OpenCV reads
         return read_image(path).shape[:2]
 
@@ -94,8 +100,8 @@ def image_problem(path: str | os.PathLike[str], full: bool = False) -> str:
         image_size(path)
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-    except DataError:
-        return "cannot be decoded as an image"
+    except DataError as error:
+        return "claims to be larger than any image that is read" if "larger" in str(error) else _UNREADABLE
     if full:
         return "" if _decodes(path) else "cannot be decoded to its end"
     return "" if _ends_well(path) or _decodes(path) else "is cut off before its end"
@@ -118,7 +124,7 @@ def _decodes(path: str | os.PathLike[str]) -> bool:
         with Image.open(path) as image:
             image.load()
         return True
-    except (OSError, SyntaxError):
+    except (OSError, SyntaxError, Image.DecompressionBombError):
         pass
     try:
         read_image(path)

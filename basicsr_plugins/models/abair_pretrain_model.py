@@ -75,8 +75,10 @@ class ABAIRPretrainModel(RestorationModel):
 
     @property
     def segments(self) -> bool:
-        """Whether the segmentation head takes part."""
-        return not self.is_train or self.settings.segmentation_opt is not None
+        """Whether the segmentation head takes part: in a test only where its weights are given."""
+        if not self.is_train:
+            return bool(self.opt["path"].get("pretrain_network_s"))
+        return self.settings.segmentation_opt is not None
 
     def network_options(self, name: str) -> dict[str, Any]:
         """Complete ``network_s`` from the feature that it reads."""

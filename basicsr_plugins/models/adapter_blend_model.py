@@ -86,6 +86,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
     Settings: ClassVar[type[TrainSettings]] = AdapterBlendSettings
     sections: ClassVar[dict[str, type]] = {"blend": BlendOptions}
     network_names: ClassVar[tuple[str, ...]] = ("g", "e")
+    trained_networks: ClassVar[tuple[str, ...]] = ("e",)
     takes_spn: ClassVar[bool] = False
     #: its classes follow from the adapters
     completed_networks: ClassVar[tuple[str, ...]] = ("e",)
@@ -252,6 +253,11 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
                     f"(there are {', '.join(folders)})."
                 )
         path = (opt.get("path") or {}).get("pretrain_network_e")
+        if not path and not opt.get("is_train") and options.mode in ("soft", "one_hot"):
+            raise OptionError(
+                f"path.pretrain_network_e: this option is required in a test with blend.mode {options.mode}: the "
+                "estimator that weighs the adapters (net_e_*.pth of AdapterBlendModel)."
+            )
         if path:
             cls._check_estimator(path, opt["path"].get("param_key_e", "params"), classes, options.add)
 

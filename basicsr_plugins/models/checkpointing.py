@@ -50,12 +50,15 @@ class Checkpointing:
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save every network, then the training state: where a state is, its networks are complete."""
+        if current_iter == -1:
+            self._say_if_short()
+        written: list[str] = []
         if distributed.rank() == 0:
             label = "latest" if current_iter == -1 else current_iter
-            for name in self.networks:
-                self.write_network(name, label)
+            written = [self.write_network(name, label).name for name in self.networks]
         state = self.training_state(epoch, current_iter) if current_iter != -1 else None
         if state is not None and distributed.rank() == 0:
+            state["basicsr_plugins"]["networks"] = written
             checkpoint_io.save(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
             self._prune()
 
@@ -101,6 +104,8 @@ class Checkpointing:
             "basicsr_plugins": {
                 "scaler": self.precision.state_dict(),
                 "scheduled_rates": self.warm_up.scheduled,
+                "window": self.window_state(current_iter),
+                "manual_seed": int(self.opt.get("manual_seed") or 0),
                 "skipped": self.guard.skipped,
                 "best": getattr(self, "best_metric_results", {}),
                 "random": distributed.gather_objects([[random_state.get_random_state(), self.random_stream.state]]),
@@ -109,6 +114,36 @@ class Checkpointing:
                 "spn": self.spn.state_dict() if self.spn else None,
             },
         }
+
+    #: The iteration that was trained last in this process.
+    last_iter = 0
+
+    def _say_if_short(self) -> None:
+        # stock counts the batches of an epoch with the last incomplete one, which its loader drops
+        if 0 < self.last_iter < int(self.settings.total_iter):
+            stock.logger().warning(
+                f"Training ended at iteration {self.last_iter} of {self.settings.total_iter}: stock's loop counts "
+                "incomplete batches as iterations. `basicsr-plugins train` counts them rightly; with the stock script, "
+                "raise dataset_enlarge_ratio."
+            )
+
+    def window_state(self, current_iter: int) -> Optional[dict[str, Any]]:
+        """Return the gradients of an accumulation window that the checkpoint falls into. Every rank must call this."""
+        if current_iter % self.settings.accumulate == 0:
+            return None
+        parameters = self.trained_parameters()
+        # linear: the average at the end of the window stays what it would have been
+        distributed.average_gradients(parameters)
+        gradients = [None if p.grad is None else p.grad.detach().cpu().clone() for p in parameters]
+        return {"finite": self.window_is_finite, "gradients": gradients}
+
+    def load_window_state(self, state: Optional[dict[str, Any]]) -> None:
+        """Put back what ``window_state`` returned."""
+        if state is None:
+            return
+        self.window_is_finite = state["finite"]
+        for parameter, gradient in zip(self.trained_parameters(), state["gradients"]):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device, parameter.dtype)
 
     #: How many batches of the running epoch have been trained on, and the epoch that this counts.
     batches_into_epoch = 0
@@ -135,6 +170,9 @@ class Checkpointing:
         Raises:
             CheckpointError: The state is of another recipe.
         """
+        if distributed.rank() == 0:
+            for folder in ("models", "training_states"):
+                checkpoint_io.remove_leftovers(self.opt["path"][folder])
         for what, mine in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
             if len(resume_state[what]) != len(mine):
                 raise CheckpointError(
@@ -152,13 +190,17 @@ class Checkpointing:
         self.guard.skipped = ours["skipped"]
         self.best_metric_results = ours["best"]
         self.load_extra_state(ours["recipe"])
+        self.load_window_state(ours.get("window"))
         if self.spn and ours.get("spn"):
             self.spn.load_state_dict(ours["spn"])
         elif self.spn:
             stock.logger().warning("path.resume_state was written without train.spn_opt: its negatives start here.")
-        stock.skip_samples(ours["batches_into_epoch"] * self.loader_batch_size())
         outside, self.random_stream.state = ours["random"][distributed.rank() % len(ours["random"])]
         random_state.set_random_state(outside)
+        # once more when the sampler starts: building the loader's iterator draws from the same generators
+        stock.skip_samples(
+            ours["batches_into_epoch"] * self.loader_batch_size(), lambda: random_state.set_random_state(outside)
+        )
 
 
 def _plain(value: Any) -> Any:

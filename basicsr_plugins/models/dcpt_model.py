@@ -73,6 +73,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
 
     Settings: ClassVar[type[TrainSettings]] = DCPTSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "dc")
+    trained_networks: ClassVar[tuple[str, ...]] = ("g", "dc")
 
     def setup(self) -> None:
         """Freeze ``net_g`` where only the classifier is trained."""
@@ -83,6 +84,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the generation loss, then the classification loss (one phase with masks or a frozen ``net_g``)."""
+        self.need("lq", "gt", "degradation")
         settings = self.settings
         if self.only_classifier:
             self.net_g.eval()

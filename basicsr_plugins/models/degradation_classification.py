@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from basicsr_plugins import registration
 from basicsr_plugins.archs.feature_presets import preset_layers
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.features import FeatureTap
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
 from basicsr_plugins.metrics.confusion_picture import confusion_picture
@@ -71,6 +71,21 @@ class DegradationClassification:
         """Add the classification loss."""
         super().setup_losses()
         self.cri_cls = self.make_loss(self.settings.classification_opt)
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a batch, and check its labels while they are on the CPU (a GPU would only say that it stopped).
+
+        Raises:
+            DataError: A label without a class.
+        """
+        labels = data.get("degradation")
+        if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_labels:
+            files = ", ".join(map(str, data.get("lq_path") or []))
+            raise DataError(
+                f"network_dc.num_classes: the classifier has {self.num_labels} classes (labels 0 to "
+                f"{self.num_labels - 1}), the batch has {int(labels.min())} to {int(labels.max())}: {files}."
+            )
+        super().feed_data(data)
 
     def classification_loss(self, features: list[Tensor]) -> Tensor:
         """Return the loss of ``net_dc`` on tapped features, for the batch's degradations."""

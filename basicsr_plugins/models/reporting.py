@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from basicsr_plugins import stock
@@ -23,6 +24,8 @@ class Reporting:
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Validate one data set; metrics, the recipe's own figures and the best so far go to the log."""
+        if self.is_train and isinstance(current_iter, int):  # stock's loop has counted one further when it ends
+            current_iter = min(current_iter, int(self.settings.total_iter))
         dataset_name = dataloader.dataset.opt["name"]
         for network in self.networks.values():
             distributed.send_from_rank_0(network)  # BatchNorm statistics differ between ranks
@@ -63,7 +66,9 @@ class Reporting:
             options = (self.val_settings.metrics or {}).get(name, {})
             lower = metric_is_lower_better(options) if options else name in self.lower_is_better
             old = best.get(name)
-            if old is None or (value <= old["val"] if lower else value >= old["val"]):
+            if math.isnan(value) and old is not None:
+                continue
+            if old is None or math.isnan(old["val"]) or (value <= old["val"] if lower else value >= old["val"]):
                 best[name] = {"better": "lower" if lower else "higher", "val": value, "iter": current_iter}
                 improved.append(name)
         return improved
@@ -77,7 +82,8 @@ class Reporting:
         lines = [f"Validation {dataset_name} ({images} images)"]
         for name, value in self.metric_results.items():
             best = self.best_metric_results[dataset_name][name]
-            lines.append(f"\t # {name}: {value:.4f}\tBest: {best['val']:.4f} @ {best['iter']} iter")
+            text_of_best = f"\tBest: {best['val']:.4f} @ {best['iter']} iter" if self.is_train else ""
+            lines.append(f"\t # {name}: {value:.4f}{text_of_best}")
             if tb_logger:
                 tb_logger.add_scalar(f"metrics/{dataset_name}/{name}", value, current_iter)
         if text:

@@ -15,7 +15,7 @@ from basicsr.models.sr_model import SRModel
 from torch import Tensor, nn
 
 from basicsr_plugins import stock
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.models.checkpointing import Checkpointing
 from basicsr_plugins.models.reporting import Reporting
 from basicsr_plugins.models.spn import SPN
@@ -63,6 +63,8 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
     Settings: ClassVar[type[TrainSettings]] = TrainSettings
     ValSettings: ClassVar[type[ValSettings]] = ValSettings
     network_names: ClassVar[tuple[str, ...]] = ("g",)
+    #: Those of them that cannot do without an optimizer.
+    trained_networks: ClassVar[tuple[str, ...]] = ("g",)
     #: What ``train.spn_opt`` adds, where it is set.
     spn: Optional[SPN] = None
     #: False for a recipe whose ``net_g`` does not learn: its past says nothing.
@@ -105,6 +107,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the named losses of each phase; here one phase of plain restoration."""
+        self.need("lq", "gt")
         self.output = self.restore(self.lq)
         yield self.restoration_losses(self.output, self.gt)
 
@@ -128,6 +131,19 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
         """Check what only this recipe knows, before training starts. ``networks`` are freshly built, by name."""
 
     # -- building blocks for phases ---------------------------------------------------------------------------------
+
+    def need(self, *keys: str) -> None:
+        """Stop where the batch lacks something that the recipe computes with.
+
+        Raises:
+            DataError: A key is missing; the text lists what the data set returns.
+        """
+        missing = [key for key in keys if key not in self.batch]
+        if missing:
+            raise DataError(
+                f"datasets.train: {type(self).__name__} needs {', '.join(keys)} in every batch, the data set "
+                f"({self.opt['datasets']['train'].get('type')}) returns no {', '.join(missing)}."
+            )
 
     def restore(self, image: Tensor) -> Tensor:
         """Run ``net_g`` for training; the result is float32, so that losses are, whatever the precision."""
@@ -191,6 +207,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
         allow_tf32(settings.tf32)
         self.precision = Precision(settings.precision, self.device)
         self.guard = FiniteGuard(settings.skip_nonfinite)
+        self.window_is_finite = True
         self.random_stream = OwnStream()
         self.progressive = ProgressivePatches(settings.progressive) if settings.progressive else None
         self.ema_decay = settings.ema_decay
@@ -265,6 +282,10 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """Run every phase of one iteration, and step where its accumulation window ends."""
         self.count_batch()
+        self.last_iter = current_iter
+        if self.settings.compile and hasattr(torch, "compiler"):
+            # a step may run a network several times: CUDA graphs may reuse their memory from here on
+            getattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)()
         with self.random_stream:
             self._train_one_iteration(current_iter)
 
@@ -278,6 +299,7 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
             self.window_is_finite = True
         losses: dict[str, Tensor] = OrderedDict()
         finite = True
+        buffers = self.guard.remember_buffers(self.networks.values())
         phases = self.phases(current_iter)
         while finite:
             with self.precision.autocast():
@@ -291,11 +313,13 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
             losses.update((name, value.detach()) for name, value in phase.items())
             del phase
         phases.close()
+        if not finite:
+            self.guard.restore_buffers(buffers)
         self.window_is_finite &= finite
         self.logged = losses
         if current_iter % every == 0:
             if self.window_is_finite:
-                self._step()
+                self._step(current_iter)
             else:
                 self._zero_gradients()
 
@@ -303,14 +327,23 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
-    def _step(self) -> None:
-        parameters = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return every parameter that some optimizer moves."""
+        return [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
+
+    def _step(self, current_iter: int) -> None:
+        parameters = self.trained_parameters()
         distributed.average_gradients(parameters)
         for optimizer in self.optimizers:
             self.precision.unscale(optimizer)
         norm = clip_gradients(parameters, self.settings.grad_clip)
-        if norm is not None:
-            self.logged["grad_norm"] = norm.detach()
+        if self.settings.grad_clip is not None:
+            self.logged["grad_norm"] = norm
+        if not torch.isfinite(norm):  # the same on every rank: the gradients were averaged
+            if not self.precision.lower_scale():
+                self.guard.refuse_gradients(norm, current_iter, self.files)
+            self._zero_gradients()
+            return
         self.precision.step(self.optimizers)
         for name, average in self.averages.items():
             update_average(average, self.networks[name], self.ema_decay)

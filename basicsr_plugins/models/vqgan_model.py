@@ -81,6 +81,7 @@ class VQGANModel(RestorationModel):
 
     Settings: ClassVar[type[TrainSettings]] = VQGANSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "d")
+    trained_networks: ClassVar[tuple[str, ...]] = ("g", "d")
 
     def setup_losses(self) -> None:
         """Add the adversarial loss."""
@@ -89,7 +90,8 @@ class VQGANModel(RestorationModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch; the clean images are input as well as target."""
-        super().feed_data({**data, "lq": data["gt"]})
+        clean = data.get("gt", data.get("lq"))
+        super().feed_data({**data, "lq": clean, "gt": clean})
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the auto-encoder's losses, then the discriminator's."""

@@ -10,7 +10,15 @@ import numpy as np
 
 from basicsr_plugins.errors import DependencyError
 
-__all__ = ["draw_complexity", "draw_rain", "draw_toy", "new_figure", "save_figure"]
+__all__ = ["draw_complexity", "draw_rain", "draw_toy", "need_matplotlib", "new_figure", "save_figure"]
+
+
+def need_matplotlib() -> None:
+    """Raise DependencyError if there is no matplotlib; asked before a study of minutes or days, not after it."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise DependencyError('the figure needs matplotlib: pip install "basicsr-plugins[plots]".') from error
 
 
 def new_figure(rows: int, columns: int, width: float = 3.4, height: float = 2.9) -> tuple[Any, Any]:
@@ -19,11 +27,10 @@ def new_figure(rows: int, columns: int, width: float = 3.4, height: float = 2.9)
     Raises:
         DependencyError: matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError('the figure needs matplotlib: pip install "basicsr-plugins[plots]".') from error
+    need_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -61,25 +68,33 @@ def draw_complexity(sets: Sequence[Any], path: str | Path) -> Path:
 
 
 def draw_toy(rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
-    """Draw removal against the number of functions (one curve a complexity), one panel a test degradation.
+    """Draw removal against the number of functions, one curve a complexity; with one number only, against complexity.
+
+    One line of panels for every degradation that was trained on, one panel for every one that was tested.
 
     Args:
         rows: Rows of ``run_grid``; the bars are the range over the seeds.
         path: Where to write.
     """
-    kinds = list(dict.fromkeys(row["test_on"] for row in rows))
-    figure, axes = new_figure(1, len(kinds), width=3.0)
-    for axis, kind in zip(axes[0], kinds):
-        for terms in sorted({row["terms"] for row in rows}):
-            curve = group(rows, "functions", "removal", terms=terms, test_on=kind)
-            _curve(axis, curve, f"K = {terms}")
-        seen = kind in {row["train_on"] for row in rows}
-        axis.set_xscale("log", base=2)
-        axis.set_title(f"{kind} ({'seen' if seen else 'unseen'})")
-        axis.set_xlabel("number of functions N")
-        axis.axhline(1, color="grey", linewidth=0.8, linestyle=":")
-    axes[0][0].set_ylabel("removal (1 = all, 0 = none)")
-    axes[0][-1].legend(fontsize=8)
+    trained = list(dict.fromkeys(row["train_on"] for row in rows))
+    width = max(len({row["test_on"] for row in rows if row["train_on"] == kind}) for kind in trained)
+    figure, axes = new_figure(len(trained), width, width=3.0)
+    titles = {"functions": "number of functions N", "terms": "number of sines K"}
+    for line, train_on in zip(axes, trained):
+        here = [row for row in rows if row["train_on"] == train_on]
+        across, curves = "functions", "terms"
+        if len({row["functions"] for row in here}) == 1:
+            across, curves = curves, across
+        for axis, kind in zip(line, dict.fromkeys(row["test_on"] for row in here)):
+            for value in sorted({row[curves] for row in here}):
+                curve = group(here, across, "removal", test_on=kind, **{curves: value})
+                _curve(axis, curve, f"{titles[curves][-1]} = {value}")
+            axis.set_xscale("log", base=2)
+            axis.set_title(f"{kind} ({'seen' if kind == train_on else 'unseen'})", fontsize=10)
+            axis.set_xlabel(titles[across])
+            axis.axhline(1, color="grey", linewidth=0.8, linestyle=":")
+        line[0].set_ylabel(f"trained on {train_on}\nremoval (1 = all, 0 = none)")
+        line[-1].legend(fontsize=8)
     return save_figure(figure, path)
 
 
@@ -91,7 +106,8 @@ def group(rows: Sequence[dict[str, Any]], axis: str, value: str, **where: Any) -
 
 def _curve(axis: Any, curve: dict[float, list[float]], label: str, **style: Any) -> None:
     x, y = list(curve), [np.mean(values) for values in curve.values()]
-    spread = np.array([[m - min(values), max(values) - m] for m, values in zip(y, curve.values())]).T
+    ends = [[m - min(values), max(values) - m] for m, values in zip(y, curve.values())]
+    spread = np.clip(np.array(ends).T, 0, None)  # a mean of equal numbers may differ from them by rounding
     axis.errorbar(x, y, yerr=spread, label=label, marker="o", markersize=3, capsize=2, linewidth=1.2, **style)
 
 

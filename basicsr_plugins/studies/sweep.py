@@ -191,7 +191,8 @@ def _run(sweep: SweepOptions, out: Path, category: str, backgrounds: int, rain: 
         "manual_seed": seed,
         "datasets": datasets,
         "path": {**options.get("path", {}), "experiments_root": str(folder.resolve())},
-        "val": {"metrics": METRICS, **options.get("val", {})},
+        # BasicSR validates after the last iteration in any case
+        "val": {"val_freq": total + 1, "metrics": METRICS, **options.get("val", {})},
         "logger": {"print_freq": max(1, total // 10), "save_checkpoint_freq": total, **options.get("logger", {})},
     }
     point = {"category": category, "backgrounds": backgrounds, "rain": rain, "seed": seed}
@@ -216,9 +217,10 @@ def run_sweep(path: str | Path, out: str | Path | None = None) -> int:
     """
     from tqdm import tqdm
 
-    from basicsr_plugins.studies.figures import draw_rain
+    from basicsr_plugins.studies.figures import draw_rain, need_matplotlib
     from basicsr_plugins.studies.tables import as_text, write_csv
 
+    need_matplotlib()
     sweep = read_sweep(path)
     out = Path(out) if out else Path("results") / sweep.name
     runs = plan(sweep, out)
@@ -234,7 +236,8 @@ def run_sweep(path: str | Path, out: str | Path | None = None) -> int:
         print(f"{run.name} failed: see {run.log}", file=sys.stderr)
     if rows:
         print(as_text(summary(rows)))
-        print(f"table: {write_csv(rows, out / 'sweep.csv')}\nfigure: {draw_rain(rows, out / 'sweep.png')}")
+        print(f"table: {write_csv(rows, out / 'sweep.csv')}")
+        print(f"figure: {draw_rain(rows, out / 'sweep.png')}")
     return 1 if failed else 0
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "FunctionResNet",
     "ToySettings",
     "background_error",
+    "check_settings",
     "clean_functions",
     "degradations",
     "differences",
@@ -177,6 +178,12 @@ def background_error(output: np.ndarray, clean: np.ndarray, degradation: np.ndar
     return np.sqrt(((error - share * degradation) ** 2).mean(1))
 
 
+def check_settings(settings: ToySettings) -> None:
+    """Raise OptionError if ``train_on`` is no degradation to train on."""
+    if settings.train_on not in SEEN:
+        raise OptionError(one_of(settings.train_on, SEEN, "degradation to train on"))
+
+
 def run_toy(settings: ToySettings) -> list[dict[str, Any]]:
     """Train one network and test it on new functions with the seen and every unseen degradation.
 
@@ -187,8 +194,7 @@ def run_toy(settings: ToySettings) -> list[dict[str, Any]]:
     Raises:
         OptionError: ``train_on`` is no degradation.
     """
-    if settings.train_on not in SEEN:
-        raise OptionError(one_of(settings.train_on, SEEN, "degradation to train on"))
+    check_settings(settings)
     network = train_network(settings)
     rows = []
     for kind in (settings.train_on, *UNSEEN):

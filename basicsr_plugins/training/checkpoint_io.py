@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from basicsr_plugins.errors import CheckpointError, DependencyError
 
 __all__ = [
     "atomic_path",
+    "is_complete",
     "load_state",
     "numbered_files",
     "pick_weights",
     "prune",
     "read_checkpoint",
+    "remove_leftovers",
     "save",
     "write_safetensors",
 ]
@@ -44,6 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be written: {error}. The file that stood there before is kept."
@@ -51,6 +55,40 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put the new name on the disk as well, where the system knows how."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete the temporary files of processes that were killed while they wrote."""
+    folder = Path(folder)
+    for file in folder.glob(f"*{TEMPORARY}") if folder.is_dir() else ():
+        process = file.name[: -len(TEMPORARY)].rpartition(".")[2]
+        if process.isdigit() and not _is_running(int(process)):
+            file.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def is_complete(path: str | Path) -> bool:
+    """Whether a file that ``save`` wrote is there to its last byte (its archive's directory stands at the end)."""
+    return zipfile.is_zipfile(path)
 
 
 def save(value: Any, path: str | Path) -> None:

@@ -13,6 +13,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     """Move ``average`` towards ``network``: ``average = decay * average + (1 - decay) * network``.
 
     Floating-point buffers (BatchNorm statistics) are averaged as well, which stock forgets; integer ones are copied.
+    Buffers and frozen parameters that are equal already stay as they are, to the last bit.
 
     Args:
         average: The copy.
@@ -21,10 +22,15 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     """
     targets, sources = [], []
     for name, target in _tensors(average).items():
-        source = _tensors_of(network, name)
-        if target.is_floating_point():
+        source = _tensor_of(network, name)
+        moves = source.requires_grad
+        source = source.detach().to(target.device, target.dtype)
+        if moves:
             targets.append(target)
-            sources.append(source.to(target.device, target.dtype))
+            sources.append(source)
+        elif target.is_floating_point():
+            # rounding would let constants (attention masks, frozen weights) drift, and -inf - -inf is NaN
+            target.copy_(torch.where(target == source, target, decay * target + (1 - decay) * source))
         else:
             target.copy_(source)
     if targets:
@@ -39,6 +45,6 @@ def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _tensors_of(network: nn.Module, name: str) -> torch.Tensor:
+def _tensor_of(network: nn.Module, name: str) -> torch.Tensor:
     owner, _, leaf = name.rpartition(".")
-    return getattr(network.get_submodule(owner), leaf).detach()
+    return getattr(network.get_submodule(owner), leaf)

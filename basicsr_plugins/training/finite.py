@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from basicsr_plugins.errors import TrainingError
 from basicsr_plugins.training.distributed import any_rank
@@ -36,10 +36,38 @@ class FiniteGuard:
         good = bool(torch.isfinite(values).all())
         if not any_rank(not good, values.device):
             return True
+        if not self._may_skip():
+            raise TrainingError(self._report(losses, values, current_iter, batch, files))
+        return False
+
+    def refuse_gradients(self, norm: Tensor, current_iter: int, files: Sequence[str]) -> None:
+        """Count a step whose losses were finite and whose gradients are not.
+
+        Raises:
+            TrainingError: No skip is left. The weights have not been touched.
+        """
+        if not self._may_skip():
+            where = f"the losses are finite, the gradients' norm is {norm.item():g}"
+            raise TrainingError(self._advise(f"Iteration {current_iter}: {where}.{_named(files)}"))
+
+    def remember_buffers(self, networks: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+        """Return copies of the floating-point buffers, where iterations may be skipped.
+
+        BatchNorm has taken a broken batch into its statistics before any loss tells that it is broken.
+        """
+        if self.skipped >= self.allowed:
+            return []
+        return [(b, b.detach().clone()) for network in networks for b in network.buffers() if b.is_floating_point()]
+
+    @torch.no_grad()
+    def restore_buffers(self, buffers: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Undo what a skipped iteration did to the buffers."""
+        for buffer, value in buffers:
+            buffer.copy_(value)
+
+    def _may_skip(self) -> bool:
         self.skipped += 1
-        if self.skipped <= self.allowed:
-            return False
-        raise TrainingError(self._report(losses, values, current_iter, batch, files))
+        return self.skipped <= self.allowed
 
     def _report(
         self,
@@ -55,12 +83,18 @@ class FiniteGuard:
         inputs = [name for name, tensor in batch.items() if not bool(torch.isfinite(tensor).all())]
         where = ", ".join(broken) or "a loss on another rank is not finite"
         text = f"Iteration {current_iter}: {where}."
-        if files:
-            text += f" Files of the batch: {', '.join(files)}."
+        text += _named(files)
         if inputs:
             text += f" The data themselves hold NaN or infinite values: {', '.join(inputs)}."
+        return self._advise(text)
+
+    def _advise(self, text: str) -> str:
         skips = f" {self.skipped - 1} such iterations had been skipped before." if self.skipped > 1 else ""
         return (
             f"{text}{skips} Training stops; the weights and the last checkpoint are untouched. Lower the learning "
             "rate, set train.grad_clip, use precision bf16 instead of fp16, or allow skips with train.skip_nonfinite."
         )
+
+
+def _named(files: Sequence[str]) -> str:
+    return f" Files of the batch: {', '.join(files)}." if files else ""

@@ -6,7 +6,8 @@ size, tile and overlap.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
+import math
+from typing import Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -76,14 +77,13 @@ class Restorer:
         return self_ensemble(restore_tiles, image) if self.ensemble else restore_tiles(image)
 
 
-def _own_multiple(network: Any) -> int:
-    """Return what a network needs its sides to be a multiple of, where it does not pad by itself."""
-    own = getattr(network, "window_size", None)
-    if own is None and any(base.__name__ == "SwinIR" for base in type(network).__mro__):
+def _own_multiple(network: nn.Module) -> int:
+    window = getattr(network, "window_size", None)
+    if window is None and any(base.__name__ == "SwinIR" for base in type(network).__mro__):
         # BasicSR's SwinIR keeps its window in the blocks alone
         windows = (getattr(module, "window_size", None) for module in network.modules())
-        own = max((window for window in windows if isinstance(window, int)), default=1)
-    return int(own or 1)
+        window = max((window for window in windows if isinstance(window, int)), default=1)
+    return math.lcm(*map(int, window)) if isinstance(window, (tuple, list)) else int(window or 1)
 
 
 def whole_image(network: Restore, image: Tensor, multiple: int = 1, scale: int = 1) -> Tensor:
@@ -103,7 +103,7 @@ def tiled(restore: Restore, image: Tensor, tile: int, overlap: int, scale: int =
     """Restore overlapping tiles and blend them linearly over the overlap.
 
     The tiles are laid so that the first and the last one end at the image's borders. In the overlap of two neighbours
-    the later one fades in: ``old + weight * (new - old)``, which is exact where both agree.
+    the later one fades in, which is exact where both agree.
 
     Args:
         restore: Maps ``(n, c, tile, tile)`` to ``(n, c, tile * scale, tile * scale)``.
@@ -113,9 +113,10 @@ def tiled(restore: Restore, image: Tensor, tile: int, overlap: int, scale: int =
         scale: Side of the output over side of the input.
 
     Returns:
-        ``(n, c, h * scale, w * scale)``. A network whose receptive field reaches at most ``r`` pixels gives exactly the
-        whole-image result wherever a pixel is at least ``r`` away from the borders of every tile it is blended from;
-        with ``overlap >= 2 r`` the blend runs in such pixels only if its ramp does, so the ramp takes the middle half.
+        ``(n, c, h * scale, w * scale)``. The ramp takes the middle half of an overlap, so that no pixel is taken from
+        within ``overlap / 4`` of a tile's inner border. A network that sees at most ``r`` pixels around a pixel
+        therefore gives the whole-image result everywhere with ``overlap >= 4 r`` (up to the rounding of convolutions
+        of another size); others differ near the seams.
     """
     height, width = image.shape[-2:]
     bands = []
@@ -150,7 +151,8 @@ def _join(old: Tensor, new: Tensor, shared: int, dim: int) -> Tensor:
     head, tail = old.narrow(dim, 0, kept), old.narrow(dim, kept, shared)
     start = new.narrow(dim, 0, shared)
     weight = _ramp(shared, new).view([-1] + [1] * (-1 - dim))
-    return torch.cat([head, tail + weight * (start - tail), new.narrow(dim, shared, new.shape[dim] - shared)], dim)
+    # lerp gives either end to the last bit
+    return torch.cat([head, torch.lerp(tail, start, weight), new.narrow(dim, shared, new.shape[dim] - shared)], dim)
 
 
 def _ramp(length: int, like: Tensor) -> Tensor:
@@ -166,11 +168,14 @@ def self_ensemble(restore: Restore, image: Tensor) -> Tensor:
         restore: The restoration function.
         image: ``(n, c, h, w)``.
     """
-    total: Optional[Tensor] = None
-    for flip in (False, True):
-        for turns in range(4):
-            view = torch.rot90(image.flip(-1) if flip else image, turns, (-2, -1))
-            back = torch.rot90(restore(view), -turns, (-2, -1))
-            back = back.flip(-1) if flip else back
-            total = back if total is None else total + back
-    return total / 8
+
+    def restored(flip: bool, turns: int) -> Tensor:
+        view = torch.rot90(image.flip(-1) if flip else image, turns, (-2, -1))
+        back = torch.rot90(restore(view), -turns, (-2, -1))
+        return back.flip(-1) if flip else back
+
+    # in pairs: the sum of eight equal numbers is then exact
+    halves = [
+        (restored(flip, 0) + restored(flip, 2)) + (restored(flip, 1) + restored(flip, 3)) for flip in (False, True)
+    ]
+    return (halves[0] + halves[1]) / 8

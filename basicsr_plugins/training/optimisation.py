@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
@@ -14,7 +15,16 @@ from basicsr_plugins.options import check_call
 
 __all__ = ["WarmUp", "build_optimizer", "build_scheduler", "check_optimizer", "check_scheduler", "clip_gradients"]
 
-_NEEDS_A_METRIC = "ReduceLROnPlateau"
+#: What an option file cannot describe or the training loop cannot feed, and why.
+_REFUSED = {
+    "LBFGS": "it evaluates the loss several times in a step",
+    "SparseAdam": "it takes sparse gradients only",
+    "ReduceLROnPlateau": "it follows a metric, and rates are set in every iteration",
+    "LambdaLR": "it takes python functions",
+    "MultiplicativeLR": "it takes python functions",
+}
+#: Schedulers that take other schedulers: written as a list of mappings.
+_NESTED = ("SequentialLR", "ChainedScheduler")
 
 
 def _classes(module: Any, base: type) -> dict[str, type]:
@@ -32,7 +42,6 @@ def _optimizer_class(given: Mapping[str, Any], where: str) -> type:
 
 def _scheduler_class(given: Mapping[str, Any], where: str) -> type:
     known = _classes(torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler)
-    known.pop(_NEEDS_A_METRIC, None)
     from basicsr.models import lr_scheduler as stock
 
     known.update(_classes(stock, torch.optim.lr_scheduler.LRScheduler))
@@ -43,29 +52,43 @@ def _scheduler_class(given: Mapping[str, Any], where: str) -> type:
 def _pick(given: Mapping[str, Any], known: Mapping[str, type], where: str, what: str) -> type:
     if "type" not in given:
         raise OptionError(f"{where}.type: this option is required. Allowed: {', '.join(sorted(known))}.")
+    if given["type"] in _REFUSED:
+        raise OptionError(f"{where}.type: {given['type']} cannot be used here: {_REFUSED[given['type']]}.")
     if given["type"] not in known:
-        raise OptionError(f"{where}.type: {one_of(given['type'], sorted(known), what)}")
+        raise OptionError(f"{where}.type: {one_of(given['type'], sorted(set(known) - set(_REFUSED)), what)}")
     return known[given["type"]]
 
 
+def _call(function: Callable[..., Any], where: str, *positional: Any, **arguments: Any) -> Any:
+    """Call, and turn torch's own complaint about a value into one about the option."""
+    try:
+        return function(*positional, **arguments)
+    except OptionError:
+        raise
+    except Exception as error:  # torch raises ValueError, TypeError, AssertionError, RuntimeError ...
+        raise OptionError(f"{where}: {error}") from error
+
+
 def check_optimizer(given: Mapping[str, Any], where: str) -> None:
-    """Check the ``type`` and the argument names of an optimizer.
+    """Check an optimizer's ``type``, the names of its arguments, and their values on a parameter made for that.
 
     Raises:
-        OptionError: An unknown optimizer or argument.
+        OptionError: An unknown optimizer or argument, or a value that torch refuses.
     """
-    arguments = {key: value for key, value in given.items() if key != "type"}
-    check_call(_optimizer_class(given, where), {"params": [], **arguments}, where)
+    build_optimizer({**given, "fused": False} if given.get("fused") else given, [_example()], where)
+
+
+def _example() -> nn.Parameter:
+    return nn.Parameter(torch.zeros(2, 2))
 
 
 def check_scheduler(given: Mapping[str, Any], where: str) -> None:
-    """Check the ``type`` and the argument names of a scheduler.
+    """Check a scheduler's ``type``, the names of its arguments, and their values on an optimizer made for that.
 
     Raises:
-        OptionError: An unknown scheduler or argument.
+        OptionError: An unknown scheduler or argument, or a value that torch refuses.
     """
-    arguments = {key: value for key, value in given.items() if key != "type"}
-    check_call(_scheduler_class(given, where), {"optimizer": None, **arguments}, where)
+    build_scheduler(given, torch.optim.SGD([_example()], lr=0.1, momentum=0.9), where)
 
 
 def build_optimizer(given: Mapping[str, Any], parameters: Iterable[nn.Parameter], where: str) -> torch.optim.Optimizer:
@@ -75,19 +98,43 @@ def build_optimizer(given: Mapping[str, Any], parameters: Iterable[nn.Parameter]
         given: ``type`` (any class of ``torch.optim``) and its arguments, ``fused`` included.
         parameters: What it optimises.
         where: The YAML path for messages.
+
+    Raises:
+        OptionError: An unknown optimizer or argument, or a value that torch refuses.
     """
-    check_optimizer(given, where)
+    optimizer_class = _optimizer_class(given, where)
     arguments = {key: value for key, value in given.items() if key != "type"}
-    return _optimizer_class(given, where)(list(parameters), **arguments)
+    check_call(optimizer_class, {"params": [], **arguments}, where)
+    return _call(optimizer_class, where, list(parameters), **arguments)
 
 
 def build_scheduler(given: Mapping[str, Any] | None, optimizer: torch.optim.Optimizer, where: str) -> Any:
-    """Return the scheduler that ``given`` describes; None keeps the rate constant."""
+    """Return the scheduler that ``given`` describes; None keeps the rate constant.
+
+    .. code-block:: yaml
+
+        scheduler:
+          type: SequentialLR
+          schedulers: [{type: ConstantLR, factor: 1}, {type: CosineAnnealingLR, T_max: 208000, eta_min: !!float 1e-6}]
+          milestones: [92000]
+
+    Raises:
+        OptionError: An unknown scheduler or argument, or a value that torch refuses.
+    """
     if given is None:
         return torch.optim.lr_scheduler.LambdaLR(optimizer, _constant)
-    check_scheduler(given, where)
+    scheduler_class = _scheduler_class(given, where)
     arguments = {key: value for key, value in given.items() if key != "type"}
-    return _scheduler_class(given, where)(optimizer, **arguments)
+    if given["type"] in _NESTED:
+        parts = arguments.get("schedulers")
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(part, Mapping) for part in parts):
+            raise OptionError(f"{where}.schedulers: expected a list of schedulers, each a mapping with a `type`.")
+        arguments["schedulers"] = [
+            build_scheduler(part, optimizer, f"{where}.schedulers.{number}") for number, part in enumerate(parts)
+        ]
+    check_call(scheduler_class, {"optimizer": optimizer, **arguments}, where)
+    arguments["optimizer"] = optimizer
+    return _call(scheduler_class, where, **arguments)
 
 
 def _constant(_: int) -> float:
@@ -118,8 +165,11 @@ class WarmUp:
         """Set the rates of iteration ``current_iter`` (counted from 1)."""
         self._write(lambda rate: rate)
         if current_iter > 1:
-            for scheduler in self.schedulers:
-                scheduler.step()
+            with warnings.catch_warnings():
+                # an iteration of an accumulation window, or one that was skipped, has no optimizer step before it
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                for scheduler in self.schedulers:
+                    scheduler.step()
         self.scheduled = self._rates()
         if 0 < current_iter < warmup_iter:
             self._write(lambda rate: rate * current_iter / warmup_iter)
@@ -130,18 +180,31 @@ class WarmUp:
                 group["lr"] = change(rate)
 
 
-def clip_gradients(parameters: list[nn.Parameter], limit: float | Mapping[str, float] | None) -> torch.Tensor | None:
-    """Clip gradients in place and return their norm before clipping (None without a limit).
+@torch.no_grad()
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """Return the 2-norm of all gradients together; 0 where there are none."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]))
+
+
+@torch.no_grad()
+def clip_gradients(parameters: list[nn.Parameter], limit: float | Mapping[str, float] | None) -> torch.Tensor:
+    """Clip gradients in place and return their norm before clipping.
 
     Args:
         parameters: The parameters whose gradients are clipped together.
-        limit: The largest norm, ``{"norm": x}`` or ``{"value": x}`` (each element to [-x, x]).
+        limit: The largest norm, ``{"norm": x}`` or ``{"value": x}`` (each element to [-x, x]), or both; None clips
+            nothing.
     """
+    norm = gradient_norm(parameters)
     if limit is None:
-        return None
-    limits = dict(limit) if isinstance(limit, Mapping) else {"norm": float(limit)}
-    if "value" in limits:
-        norm = nn.utils.clip_grad_norm_(parameters, float("inf"))
-        nn.utils.clip_grad_value_(parameters, limits["value"])
         return norm
-    return nn.utils.clip_grad_norm_(parameters, limits["norm"])
+    limits = dict(limit) if isinstance(limit, Mapping) else {"norm": float(limit)}
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if "norm" in limits and gradients:
+        torch._foreach_mul_(gradients, (limits["norm"] / (norm + 1e-6)).clamp(max=1.0).to(gradients[0].device))
+    if "value" in limits:
+        nn.utils.clip_grad_value_(parameters, limits["value"])
+    return norm

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.errors import OptionError, TrainingError
 
 __all__ = ["Precision", "allow_tf32"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+#: Loss scaling starts at 2 ** 16 and is halved by every overflow; below this the gradients themselves are too large.
+_SMALLEST_SCALE = 2.0**-10
 
 
 class Precision:
@@ -55,8 +57,26 @@ class Precision:
         if self.scaler:
             self.scaler.unscale_(optimizer)
 
+    def lower_scale(self) -> bool:
+        """Take note of gradients that overflowed in fp16; False where nothing is scaled, so that this is no overflow.
+
+        No optimizer is stepped then, not even one whose own gradients are finite: a recipe's networks move together.
+
+        Raises:
+            TrainingError: The scale is at its lower end.
+        """
+        if not self.scaler:
+            return False
+        self.scaler.update()
+        if self.scaler.get_scale() < _SMALLEST_SCALE:
+            raise TrainingError(
+                "train.precision: fp16 gradients overflow at every loss scale; use bf16 or fp32, or lower the "
+                "learning rate. The weights and the last checkpoint are untouched."
+            )
+        return True
+
     def step(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Step every optimizer; fp16 skips the ones whose gradients overflowed and lowers the scale."""
+        """Step every optimizer."""
         for optimizer in optimizers:
             if self.scaler:
                 self.scaler.step(optimizer)

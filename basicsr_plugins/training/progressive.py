@@ -53,6 +53,31 @@ class ProgressivePatches:
             raise OptionError(f"{where}: iters, gt_sizes and batch_sizes must have the same length.")
         self.ends = [sum(self.iters[: i + 1]) for i in range(len(self.iters))]
 
+    def check(self, dataset: Mapping[str, Any], scale: int = 1, where: str = "train.progressive") -> None:
+        """Compare the stages with what the data set and its loader make.
+
+        Args:
+            dataset: ``datasets.train``: ``gt_size`` and ``batch_size_per_gpu`` must cover every stage.
+            scale: Side of gt over side of lq.
+            where: YAML path for messages.
+
+        Raises:
+            OptionError: A stage wants more than the loader makes, or a crop that is no multiple of the scale.
+        """
+        for key, wanted, made in (
+            ("gt_sizes", max(self.gt_sizes), "gt_size"),
+            ("batch_sizes", max(self.batch_sizes), "batch_size_per_gpu"),
+        ):
+            there = dataset.get(made)
+            if there is not None and wanted > there:
+                raise OptionError(
+                    f"{where}.{key}: {wanted} is more than the {there} of datasets.train.{made}; the loader makes the "
+                    f"largest stage and the others are cut from it. Set {made}: {wanted}."
+                )
+        for size in self.gt_sizes:
+            if size % scale:
+                raise OptionError(f"{where}.gt_sizes: {size} is no multiple of scale: {scale}.")
+
     def stage(self, current_iter: int) -> int:
         """Return the stage (from 0) of an iteration (from 1); the last stage lasts to the end."""
         return min(bisect.bisect_left(self.ends, current_iter), len(self.ends) - 1)

@@ -19,6 +19,14 @@ def _at_least_one(value: float) -> str | None:
     return None if value >= 1 else "must be 1 or more"
 
 
+def _clip_limit(value: Union[float, dict[str, float]]) -> str | None:
+    limits = value if isinstance(value, dict) else {"norm": value}
+    unknown = [key for key in limits if key not in ("norm", "value")]
+    if unknown or not limits:
+        return "must be a number, {norm: x} or {value: x}"
+    return None if all(limit > 0 for limit in limits.values()) else "must be above 0"
+
+
 @dataclass
 class TrainSettings:
     """Section ``train`` of every restoration recipe.
@@ -58,7 +66,7 @@ class TrainSettings:
     compile: Union[bool, dict[str, Any]] = option(False, "compile the networks: true, or arguments of torch.compile")
     accumulate: int = option(1, "iterations whose gradients are summed into one step", check=_at_least_one)
     grad_clip: Union[float, dict[str, float], None] = option(
-        None, "largest gradient norm, or {norm: x} / {value: x}; logged as grad_norm"
+        None, "largest gradient norm, or {norm: x} / {value: x}; logged as grad_norm", check=_clip_limit
     )
     progressive: Optional[dict[str, Any]] = option(
         None,
@@ -66,7 +74,7 @@ class TrainSettings:
         source="Restormer, DCPT scripts",
     )
     skip_nonfinite: int = option(
-        0, "how many iterations with a NaN or infinite loss may be skipped", check=non_negative
+        0, "how many iterations with NaN or infinite losses or gradients may be skipped", check=non_negative
     )
     save_best: bool = option(False, "keep net_*_best_<data set>_<metric>.pth of the best value of every metric")
     keep_last: Optional[int] = option(None, "how many numbered checkpoints are kept; ~ keeps all", check=positive)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
+import os
 from os import path as osp
 from typing import Any
 
@@ -52,13 +54,16 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
         if "rain_mask" in data:
             images["rain_mask"] = data["rain_mask"][0, 0].cpu().numpy()
         if saver:
-            saver.save(images["img"], record["name"], index)
+            record["saved"] = saver.save(images["img"], record["name"], index)
         for name, options in (model.val_settings.metrics or {}).items():
             value = measure_image(images, options)
             if value is not None:
                 record["metrics"][name] = value
         records.append(record)
-    return sorted(distributed.gather_objects(records), key=lambda record: record["index"])
+    records = sorted(distributed.gather_objects(records), key=lambda record: record["index"])
+    if saver:
+        saver.settle(records, rank, world)
+    return records
 
 
 def average_metrics(records: list[dict[str, Any]]) -> dict[str, float]:
@@ -100,25 +105,46 @@ def format_table(results: dict[str, dict[str, float]]) -> str:
 
 
 class _Saver:
-    """Stock's places and names for restored images; a name that was used already gets the image's number."""
+    """Stock's places and names for restored images; a name that was used already gets the image's number.
+
+    With several ranks only the gathered records tell which names clash, so every file waits under its number for that.
+    """
 
     def __init__(self, opt: dict[str, Any], dataset_name: str, current_iter: Any) -> None:
         self.opt, self.dataset_name, self.current_iter = opt, dataset_name, current_iter
         self.used: set[str] = set()
 
-    def save(self, image: Any, name: str, index: int) -> None:
+    def save(self, image: Any, name: str, index: int) -> str:
+        """Write an image and return its path."""
         from basicsr.utils import imwrite
 
-        if name in self.used:
-            name = f"{name}_{index}"
+        sharded = distributed.is_distributed()
+        path = self._path(f"{name}_{index}" if sharded or name in self.used else name)
         self.used.add(name)
+        imwrite(image, path)
+        return path
+
+    def settle(self, records: list[dict[str, Any]], rank: int, world: int) -> None:
+        """Give the files of several ranks the names that one rank would have given them."""
+        if world == 1:
+            return
+        used: set[str] = set()
+        for record in records:
+            name = record["name"]
+            if name not in used and record["index"] % world == rank:
+                path = self._path(name)
+                os.makedirs(osp.dirname(path), exist_ok=True)
+                os.replace(record["saved"], path)
+                with contextlib.suppress(OSError):  # the numbered folder of a training run, empty now
+                    os.rmdir(osp.dirname(record["saved"]))
+            used.add(name)
+
+    def _path(self, name: str) -> str:
         root = self.opt["path"]["visualization"]
         if self.opt["is_train"]:
-            path = osp.join(root, name, f"{name}_{self.current_iter}.png")
-        else:
-            ending = self.opt["val"].get("suffix") or self.opt["name"]
-            path = osp.join(root, self.dataset_name, f"{name}_{ending}.png")
-        imwrite(image, path)
+            return osp.join(root, name, f"{name}_{self.current_iter}.png")
+        ending = self.opt["val"].get("suffix") or self.opt["name"]
+        return osp.join(root, self.dataset_name, f"{name}_{ending}.png")
 
 
 def _name(data: dict[str, Any]) -> str:

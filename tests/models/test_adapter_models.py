@@ -530,6 +530,26 @@ def test_an_estimator_of_other_classes_is_refused(tmp_path, base, adapters):
         check(blend_options(tmp_path, base, adapters, classes=["dark", "fog"]))
 
 
+def test_a_test_with_an_untrained_estimator_is_refused(tmp_path, base, adapters):
+    with pytest.raises(
+        OptionError, match=r"path.pretrain_network_e: this option is required in a test with blend.mode soft"
+    ):
+        check({**blend_options(tmp_path, base, adapters), "is_train": False})
+    check({**blend_options(tmp_path, base, adapters, {"mode": "oracle"}), "is_train": False})
+
+
+def test_phase_one_is_tested_with_and_without_its_head(tmp_path):
+    model = build(pretrain_options(tmp_path, ABAIR))
+    model.save(0, -1)
+    models = tmp_path / "ABAIRPretrainModel/models"
+    for head in ({"pretrain_network_s": str(models / "net_s_latest.pth")}, {}):
+        opt = {**pretrain_options(tmp_path, ABAIR), "is_train": False}
+        opt["path"].update(pretrain_network_g=str(models / "net_g_latest.pth"), **head)
+        tested = build(opt)
+        tested.nondist_validation(DataLoader(Degraded()), "test", None, False)
+        assert ("pixel_accuracy" in tested.results["val"]) == bool(head)
+
+
 def test_adapters_are_found_by_folder_too(tmp_path, base, adapters):
     for name, folder in adapters.items():
         Path(folder).rename(tmp_path / f"all_{name}")

@@ -57,7 +57,7 @@ def options(tmp_path, photos, model_type, **sections):
         "world_size": 1,
         "is_train": True,
         "datasets": {
-            "train": {**data, "name": "rain", "phase": "train", "batch_size_per_gpu": 2},
+            "train": {**data, "name": "rain", "phase": "train", "batch_size_per_gpu": 2, "num_worker_per_gpu": 0},
             "val": {**data, "name": "seen", "phase": "val"},
         },
         "network_g": {"type": "RestorationResNet", "num_feat": 4, "num_block": 1},
@@ -68,7 +68,7 @@ def options(tmp_path, photos, model_type, **sections):
             "visualization": str(root / "visualization"),
         },
         "train": {"total_iter": 10, "optim_g": ADAM, "pixel_opt": L1},
-        "val": {"metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
+        "val": {"val_freq": 5, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
     }
     for name, value in sections.items():
         opt[name] = {**opt[name], **value} if name in ("train", "val", "path") else value
@@ -144,6 +144,23 @@ def test_identity_network_removes_nothing(tmp_path, photos):
     assert results["residual"] == results["e_r_oracle"] > 0
 
 
+def test_scores_of_doing_nothing_and_of_perfection_where_all_rain_is_in_the_mask(tmp_path, photos):
+    opt = options(tmp_path, photos, "GeneralizationStudyModel")
+    model = build(opt)
+    clean = torch.full((1, 3, 16, 16), 0.25)
+    rainy = clean.clone()
+    rainy[..., :4] = 0.75
+    model.feed_data({"lq": rainy, "gt": clean, "rain_mask": (rainy != clean)[:, :1].float()})
+    model.output = rainy
+    idle = model.judge()
+    assert (idle["rain"]["e_r"], idle["rain"]["e_b"], idle["removal"]) == (0, 0, 0)
+    model.output = clean
+    perfect = model.judge()
+    assert (perfect["rain"]["e_r"], perfect["rain"]["e_b"]) == (perfect["rain"]["e_r_oracle"], 0)
+    assert perfect["rain"]["e_r_oracle"] == pytest.approx(0.5)
+    assert (perfect["rain"]["removal_ratio"], perfect["removal"]) == (1, 1)
+
+
 def test_images_without_background_are_skipped_and_counted(tmp_path, photos):
     opt = options(tmp_path, photos, "GeneralizationStudyModel", val={"least_share": 0.5, "metrics": {}})
     opt["datasets"]["val"]["mask_threshold"] = 0.3
@@ -186,6 +203,27 @@ def test_lower_is_better_for_errors(tmp_path, photos):
         "residual": "lower",
         "psnr": "higher",
     }
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"type": "RestorationResNet", "num_feat": 8, "num_block": 1},
+        {"type": "UNet", "num_feat": 4, "num_level": 3},
+        {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1},  # stock
+        {
+            "type": "SwinIR", "upscale": 1, "img_size": 32, "window_size": 8, "depths": [2], "embed_dim": 12,
+            "num_heads": [2], "mlp_ratio": 2, "img_range": 1.0, "upsampler": "", "resi_connection": "3conv",
+        },  # stock
+    ],
+    ids=lambda network: network["type"],
+)  # fmt: skip
+def test_every_network_of_the_studies_trains_and_validates(tmp_path, photos, network):
+    opt = options(tmp_path, photos, "GeneralizationStudyModel", network_g=network)
+    check_options(opt)
+    model = build(opt)
+    train(model, opt, 2)
+    assert np.isfinite(validate(model, opt)["e_b"])
 
 
 # -- stage 1 ----------------------------------------------------------------------------------------------------------
@@ -427,3 +465,33 @@ def test_a_public_file_with_loss_networks_loads_strictly(tmp_path, photos, prior
     torch.save({"state_dict": {**stored, "loss.perceptual_loss.net.weight": torch.zeros(2)}}, public)
     model = build(stage_2(tmp_path, photos, public))
     assert all(torch.equal(stored[key], value) for key, value in model.net_prior.state_dict().items())
+
+
+def test_stage_2_is_tested_from_its_files(tmp_path, photos, prior):
+    opt = stage_2(tmp_path, photos, prior, finetune="lora")
+    model = build(opt)
+    train(model, opt, 3)
+    model.save(-1, -1)
+    wanted = validate(model, opt)
+    test = {key: value for key, value in opt.items() if key != "train"}
+    paths = {
+        "pretrain_network_g": str(tmp_path / "run2" / "models" / "net_g_latest.pth"),
+        "pretrain_network_prior": str(prior),
+        "results_root": str(tmp_path / "results"),
+        "visualization": str(tmp_path / "results"),
+    }
+    results = validate(build({**test, "is_train": False, "path": paths}), opt)
+    assert results == pytest.approx(wanted, abs=1e-4)
+    assert "seen" in json.loads((tmp_path / "results" / "study_results.json").read_text())
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_both_stages_train_in_bf16(tmp_path, photos, prior, stage):
+    if stage == 1:
+        opt = stage_1(tmp_path, photos, precision="bf16", net_d_start=0)
+    else:
+        opt = stage_2(tmp_path, photos, prior, precision="bf16", code_weight=0.5)
+    model = build(opt)
+    train(model, opt, 2)
+    assert all(torch.isfinite(value) for value in model.logged.values())
+    assert all(torch.isfinite(parameter).all() for parameter in model.net_g.parameters())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from basicsr_plugins.cli import complexity as command
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.errors import DataError, DependencyError, OptionError
 from basicsr_plugins.studies import complexity
 from basicsr_plugins.studies.tables import read_csv
 
@@ -143,3 +144,10 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
         complexity.measure_set(tmp_path / "nothing")
     with pytest.raises(DataError, match="no image"):
         complexity.measure_set(tmp_path)
+
+
+def test_a_missing_matplotlib_is_said_before_the_work(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(complexity, "measure_set", None)
+    with pytest.raises(DependencyError, match="plots"):
+        run(folder, "--plot", tmp_path / "c.png")
