@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, help="images per iteration")
     parser.add_argument("--size", type=int, default=128, help="side of the crop; 128 is published")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; each runs every kind of iteration once")
+    parser.add_argument("--memory-only", action="store_true", help="one iteration of ours and the textbook's, no times")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -86,6 +87,13 @@ def _bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "textbook": lambda: textbook(network, to_the_end),
         "transcription": lambda: textbook(plain, plain_tap),
     }
+    if args.memory_only:
+        del steps["transcription"], plain, plain_tap
+        memory = {kind: _peak_memory(step, [network, classifier]) for kind, step in steps.items()}
+        return {
+            "batch": args.batch, "size": args.size, "preset": args.preset, "classifier": args.classifier,
+            "memory_bytes": memory, "ratios": _memory_ratios(memory),
+        }  # fmt: skip
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     seconds = _interleaved(steps, args.repeats, clock)
     gradients = {
@@ -96,8 +104,7 @@ def _bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
     difference = (gradients["ours"] - gradients["textbook"]).norm() / gradients["textbook"].norm()
     ratios = {
         "time": medians["ours"] / medians["textbook"],
-        "memory": memory["ours"]["peak"] / memory["textbook"]["peak"],
-        "memory_without_weights": memory["ours"]["above_weights"] / memory["textbook"]["above_weights"],
+        **_memory_ratios(memory),
         "transcription_time": medians["ours"] / medians["transcription"],
     }
     return {
@@ -114,8 +121,19 @@ def _bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _memory_ratios(memory: dict[str, dict[str, int]]) -> dict[str, float]:
+    return {
+        "memory": memory["ours"]["peak"] / memory["textbook"]["peak"],
+        "memory_without_weights": memory["ours"]["above_weights"] / memory["textbook"]["above_weights"],
+    }
+
+
 def _row(name: str, result: dict[str, Any]) -> dict[str, Any]:
-    seconds, memory = result["seconds_median"], result["memory_bytes"]
+    memory = result["memory_bytes"]
+    if "seconds_median" not in result:
+        megabytes = {f"{kind}_MB": memory[kind]["peak"] / 2**20 for kind in memory}
+        return {"network": name, **megabytes, "memory": result["ratios"]["memory"]}
+    seconds = result["seconds_median"]
     return {
         "network": name,
         "ours_s": seconds["ours"],
