@@ -111,8 +111,9 @@ class SwitchedAttention(nn.Module):
     def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
         """Attend in ``(m, tokens, c)``; ``mask`` is ``(windows, tokens, tokens)`` or None."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q = q * (self.scale * q.shape[-1] ** 0.5)  # torch 2.0 always takes 1/sqrt(d)
         out = F.scaled_dot_product_attention(
-            q, k, v, self._bias(q, mask), dropout_p=self.dropout if self.training else 0.0, scale=self.scale
+            q, k, v, self._bias(q, mask), dropout_p=self.dropout if self.training else 0.0
         )
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 

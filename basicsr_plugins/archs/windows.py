@@ -35,7 +35,9 @@ def attend(
         scale: Of the products; 1/sqrt(d) if left out.
     """
     bias = bias.to(q.dtype)  # autocast leaves the parameters behind the bias in float32
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias if bias.dim() == 4 else bias[None], scale=scale)
+    if scale is not None:  # torch 2.0 has no `scale` and always takes 1/sqrt(d)
+        q = q * (scale * q.shape[-1] ** 0.5)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias if bias.dim() == 4 else bias[None])
 
 
 def clamped_index(side: int, bound: int) -> torch.Tensor:

@@ -82,7 +82,11 @@ class DegradationClassification:
             DataError: A label without a class.
         """
         labels = data.get("degradation")
-        if self.trains_on_labels and labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_labels:
+        if (
+            self.trains_on_labels
+            and labels is not None
+            and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_labels
+        ):
             files = ", ".join(map(str, data.get("lq_path") or []))
             raise DataError(
                 f"network_dc.num_classes: the classifier has {self.num_labels} classes (labels 0 to "

@@ -19,7 +19,8 @@ OPTIONS = Path(__file__).parents[2] / "options"
 #: Arguments that say what a network is for, not how large it is.
 KEPT = {
     "type", "num_classes", "upscale", "in_chans", "img_range", "upsampler", "resi_connection", "num_in_ch",
-    "num_out_ch", "inp_channels", "out_channels", "LayerNorm_type", "padding", "train_size", "res_scale", "rgb_mean", "unit_range",
+    "num_out_ch", "inp_channels", "out_channels", "LayerNorm_type", "padding", "train_size", "res_scale", "rgb_mean",
+    "unit_range",
 }  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "NAFNet": {"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
