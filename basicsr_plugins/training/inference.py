@@ -7,7 +7,7 @@ size, tile and overlap.
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -77,16 +77,6 @@ class Restorer:
         return self_ensemble(restore_tiles, image) if self.ensemble else restore_tiles(image)
 
 
-<<<<<<< HEAD
-def _own_multiple(network: Any) -> int:
-    """Return what a network needs its sides to be a multiple of, where it does not pad by itself."""
-    window = getattr(network, "window_size", None)
-    if window is None and any(base.__name__ == "SwinIR" for base in type(network).__mro__):
-        # BasicSR's SwinIR keeps its window in the blocks alone
-        windows = (getattr(module, "window_size", None) for module in network.modules())
-        window = max((side for side in windows if isinstance(side, int)), default=1)
-    return math.lcm(*map(int, window)) if isinstance(window, (tuple, list)) else int(window or 1)
-=======
 def _own_multiple(network: Restore) -> int:
     """Return what the windows inside a network ask for. Networks of ours pad by themselves."""
     sides = set()
@@ -95,7 +85,6 @@ def _own_multiple(network: Restore) -> int:
             window = getattr(module, "window_size", None)  # stock SwinIR says it in its blocks only
             sides.update(window if isinstance(window, (tuple, list)) else (window,))
     return math.lcm(*(side for side in sides if isinstance(side, int) and side > 0))
->>>>>>> engine
 
 
 def whole_image(network: Restore, image: Tensor, multiple: int = 1, scale: int = 1) -> Tensor:
