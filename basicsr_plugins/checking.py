@@ -20,7 +20,7 @@ from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.random_state import preserved_random_state
 from basicsr_plugins.training.settings import LoggerSettings, PathSettings
 
-__all__ = ["check_options", "uses_ours"]
+__all__ = ["check_options", "check_run", "uses_ours"]
 
 #: Keys of the top level, beside ``network_*``.
 TOP_LEVEL = (
@@ -52,11 +52,26 @@ def check_options(opt: Mapping[str, Any]) -> None:
         elif not _is_stock("model", model_name):
             _hint_at_ours(model_name, models)
         return
-    _check_phases(opt)
     _check_sections(opt, model)
     with preserved_random_state():
         networks = {name: _build(opt, name) for name in model.network_names if _present(opt, model, name)}
         model.check_recipe(dict(opt), networks)
+
+
+def check_run(opt: Mapping[str, Any]) -> None:
+    """Check what ``check_options`` checks, and then what only a whole run needs: loaders, optimizers.
+
+    Raises:
+        PluginError: The first thing that is wrong.
+    """
+    check_options(opt)
+    model = registration.provided("model").get(_our_name("model", opt.get("model_type")))
+    if model is None:
+        return
+    _check_phases(opt)
+    for name in model.trained(dict(opt)) if opt.get("is_train") else ():
+        if not opt["train"].get(f"optim_{name}"):
+            raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
 
 
 def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
@@ -73,14 +88,9 @@ def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
     if opt.get("is_train"):
         parse(model.Settings, opt.get("train") or {}, "train")
         parse(LoggerSettings, opt.get("logger") or {}, "logger")
-        for name in model.trained_networks:
-            if not opt["train"].get(f"optim_{name}"):
-                raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
         _check_training_parts(opt["train"], model)
         _check_progressive(opt)
     val = parse(model.ValSettings, opt.get("val") or {}, "val")
-    if opt.get("is_train") and opt.get("val") is not None and val.val_freq is None:
-        raise OptionError("val.val_freq: this option is required: the iterations between validations.")
     if val.tile is not None:
         Restorer(nn.Identity(), tile=val.tile, tile_overlap=val.tile_overlap)
     _check_metrics(val.metrics or {})

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import basicsr_plugins
-from basicsr_plugins.checking import check_options
+from basicsr_plugins.checking import check_run
 from basicsr_plugins.errors import CheckpointError, DataError, OptionError
 from basicsr_plugins.safe_yaml import apply_overrides, load_yaml
 from basicsr_plugins.training import checkpoint_io, distributed
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, is_train: bool) -> None:
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[OrderedDict[str, Any], argparse.Namespace]:
         opt = complete_options(arguments, root_path, is_train)
-        check_options(opt)
+        check_run(opt)
         return opt, arguments
 
     ours = {"parse_options": parse_options}

@@ -101,10 +101,10 @@ def _mend_options() -> None:
     @functools.wraps(stock_parse)
     def parse_options(*args: Any, **kwargs: Any) -> Any:
         result = stock_parse(*args, **kwargs)
-        from basicsr_plugins.checking import check_options
+        from basicsr_plugins.checking import check_run
 
         try:
-            check_options(result[0])
+            check_run(result[0])
             _fill_gaps(result[0])
         except PluginError as error:
             # a command-line entry, like argparse's own errors: one message, an exit code, and nothing written yet
@@ -126,7 +126,9 @@ def _fill_gaps(opt: dict[str, Any]) -> None:
     ours = {*registration.provided("model"), *registration.renamed("model").values()}
     if opt.get("model_type") in ours and opt.get("val") is not None:
         opt["val"].setdefault("save_img", False)
-        if not opt.get("is_train"):
+        if opt.get("is_train"):
+            opt["val"].setdefault("val_freq", float("inf"))  # at the end only
+        else:
             opt["val"].setdefault("suffix", None)
 
 

@@ -51,7 +51,7 @@ def check_option_file(path: str, is_train: bool = True, overrides: Any = ()) -> 
     opt = launcher.complete_options(here, os.getcwd(), is_train)
     if not isinstance(given.get("num_gpu", "auto"), int) and given.get("num_gpu", "auto") != "auto":
         raise OptionError(f"num_gpu: expected auto or a number of GPUs, got {given['num_gpu']!r}.")
-    checking.check_options(opt)
+    checking.check_run(opt)
     resume = opt["path"].get("resume_state")
     if is_train and resume and not os.path.isfile(resume):
         raise OptionError(f"path.resume_state: there is no file {resume!r}.")

@@ -67,6 +67,7 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
 
     Settings: ClassVar[type[TrainSettings]] = DCGuidedSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "dc")
+    trains_on_labels: ClassVar[bool] = False
 
     def setup(self) -> None:
         """Freeze the classifier."""

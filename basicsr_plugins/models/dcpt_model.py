@@ -113,6 +113,11 @@ class DCPTModel(DegradationClassification, RestorationModel):
             super().setup_losses()
 
     @classmethod
+    def trained(cls, opt: dict[str, Any]) -> tuple[str, ...]:
+        """Return what has an optimizer: not ``net_g`` where only the classifier is trained."""
+        return ("dc",) if opt["train"].get("train_only") == "classifier" else super().trained(opt)
+
+    @classmethod
     def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
         """Check what the switches ask of each other."""
         super().check_recipe(opt, networks)

@@ -72,6 +72,9 @@ class DegradationClassification:
         super().setup_losses()
         self.cri_cls = self.make_loss(self.settings.classification_opt)
 
+    #: Whether the batch's labels are the classifier's targets.
+    trains_on_labels: ClassVar[bool] = True
+
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch, and check its labels while they are on the CPU (a GPU would only say that it stopped).
 
@@ -79,7 +82,11 @@ class DegradationClassification:
             DataError: A label without a class.
         """
         labels = data.get("degradation")
-        if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_labels:
+        if (
+            self.trains_on_labels
+            and labels is not None
+            and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_labels
+        ):
             files = ", ".join(map(str, data.get("lq_path") or []))
             raise DataError(
                 f"network_dc.num_classes: the classifier has {self.num_labels} classes (labels 0 to "

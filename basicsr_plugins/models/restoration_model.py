@@ -127,6 +127,11 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
         """Restore what ``extra_state`` returned."""
 
     @classmethod
+    def trained(cls, opt: dict[str, Any]) -> tuple[str, ...]:
+        """Return the networks that need an optimizer with these options."""
+        return cls.trained_networks
+
+    @classmethod
     def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
         """Check what only this recipe knows, before training starts. ``networks`` are freshly built, by name."""
 

@@ -26,8 +26,8 @@ class Restorer:
     Args:
         network: Takes ``(n, c, h, w)``, returns ``(n, c, h * scale, w * scale)``.
         scale: Side of the output over side of the input.
-        pad_multiple: Sides are padded to a multiple of this; None takes the network's own window (``window_size``, as
-            stock SwinIR has it) and otherwise pads nothing.
+        pad_multiple: Sides are padded to a multiple of this; None takes the windows of its modules (``window_size``,
+            as stock SwinIR's blocks have it) and otherwise pads nothing.
         tile: Restore in tiles of this side; None takes the whole image.
         tile_overlap: Overlap of neighbouring tiles.
         ensemble: Average over the eight flips and rotations.
@@ -77,13 +77,14 @@ class Restorer:
         return self_ensemble(restore_tiles, image) if self.ensemble else restore_tiles(image)
 
 
-def _own_multiple(network: nn.Module) -> int:
-    window = getattr(network, "window_size", None)
-    if window is None and any(base.__name__ == "SwinIR" for base in type(network).__mro__):
-        # BasicSR's SwinIR keeps its window in the blocks alone
-        windows = (getattr(module, "window_size", None) for module in network.modules())
-        window = max((window for window in windows if isinstance(window, int)), default=1)
-    return math.lcm(*map(int, window)) if isinstance(window, (tuple, list)) else int(window or 1)
+def _own_multiple(network: Restore) -> int:
+    """Return what the windows inside a network ask for. Networks of ours pad by themselves."""
+    sides = set()
+    for module in network.modules() if isinstance(network, nn.Module) else ():
+        if not type(module).__module__.startswith("basicsr_plugins."):
+            window = getattr(module, "window_size", None)  # stock SwinIR says it in its blocks only
+            sides.update(window if isinstance(window, (tuple, list)) else (window,))
+    return math.lcm(*(side for side in sides if isinstance(side, int) and side > 0))
 
 
 def whole_image(network: Restore, image: Tensor, multiple: int = 1, scale: int = 1) -> Tensor:

@@ -9,7 +9,7 @@ import tiny_runs
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from basicsr_plugins.checking import check_options
+from basicsr_plugins.checking import check_run
 from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.losses.focal_loss import focal_loss
 
@@ -124,7 +124,7 @@ def test_accuracy_of_the_averaged_networks_at_validation(tmp_path, caplog):
     with caplog.at_level("INFO", "basicsr"):
         model.validation(DataLoader(Labelled(), batch_size=1), 1, None, False)
     assert model.metric_results["accuracy"] == pytest.approx(sum(expected) / 4)
-    assert model.metric_results["accuracy_noise"] == pytest.approx((expected[0] + expected[3]) / 2)
+    assert model.metric_results[f"accuracy_{model.class_names()[0]}"] == pytest.approx((expected[0] + expected[3]) / 2)
     assert "accuracy" in caplog.text
 
 
@@ -159,7 +159,13 @@ def test_wrong_options_are_refused_before_training(tmp_path, change, text):
     tiny_runs.write_images(tmp_path / "images")
     options = tiny_runs.parsed_options(tmp_path, "dcpt", **change)
     with pytest.raises(OptionError, match=text):
-        check_options(options)
+        check_run(options)
+
+
+def test_only_a_trained_network_needs_an_optimizer(tmp_path):
+    tiny_runs.write_images(tmp_path / "images")
+    options = tiny_runs.parsed_options(tmp_path, "dcpt", train={"train_only": "classifier", "optim_g": None})
+    check_run(options)
 
 
 def test_stock_swinir_with_tokens_and_different_sides(tmp_path):

@@ -135,6 +135,23 @@ def test_the_networks_own_window_is_the_multiple():
     assert Restorer(network, pad_multiple=5).multiple == 5
 
 
+def test_stock_swinir_says_its_window_in_its_blocks_only():
+    import basicsr_plugins
+    from basicsr_plugins.registration import lookup
+
+    basicsr_plugins.register()
+    network = lookup("arch", "SwinIR")(
+        upscale=1, in_chans=3, img_size=16, window_size=8, depths=[2], embed_dim=4, num_heads=[2], mlp_ratio=1,
+        upsampler="", resi_connection="1conv",
+    )  # fmt: skip
+    restore = Restorer(network.eval())
+    assert restore.multiple == 8
+    with torch.no_grad():
+        assert restore(image(18, 11)).shape == (1, 3, 18, 11)
+    ours = lookup("arch", "DehazeFormer")(preset="tiny")  # pads by itself
+    assert Restorer(ours).multiple == 1
+
+
 def test_self_ensemble_averages_the_eight_views():
     x = image(6, 9)
 
