@@ -15,9 +15,10 @@ from option_copies import write_options
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 #: Small enough for a test, long enough for the classification loss to fall well below chance.
 SHORT = (
-    "train.total_iter=120", "val.val_freq=120", "logger.save_checkpoint_freq=60", "logger.print_freq=10",
+    "train.total_iter=240", "val.val_freq=240", "logger.save_checkpoint_freq=120", "logger.print_freq=20",
+    "train.scheduler.T_max=240",
     "network_g.width=8", "network_g.enc_blk_nums=[1, 1]", "network_g.dec_blk_nums=[1, 1]",
-    "datasets.train.gt_size=48", "num_gpu=0",
+    "num_gpu=0",
 )  # fmt: skip
 
 
@@ -51,13 +52,13 @@ def test_stock_train_runs_dcpt(trained):
     checkout, log = trained
     losses = [float(value) for value in re.findall(r"l_cls: (\S+)", log)]
     assert len(losses) == 12
-    assert sum(losses[-4:]) < 0.7 * sum(losses[:2]) * 2, losses
+    assert sum(losses[-3:]) < 0.85 * sum(losses[:3]), losses
     accuracy = float(re.findall(r"# accuracy: ([\d.]+)", log)[-1])
     assert accuracy > 0.4, f"chance is 0.2: {log[-2000:]}"
     assert "true \\ predicted" in log
     models = checkout / "experiments" / "demo_dcpt_nafnet" / "models"
     assert {path.name for path in models.iterdir()} == {
-        f"net_{name}_{label}.pth" for name in ("g", "dc") for label in (60, 120, "latest")
+        f"net_{name}_{label}.pth" for name in ("g", "dc") for label in (120, 240, "latest")
     }
     assert list((checkout / "tb_logger").rglob("events.out.tfevents.*"))
 
@@ -83,7 +84,7 @@ print(any(not torch.equal(v, saved['params'][k]) for k, v in saved['params_ema']
 
 def test_stock_train_fine_tunes_and_stock_test_prints_a_table(trained, installed):
     checkout, _ = trained
-    short = [text for text in SHORT if "total_iter" not in text and "val_freq" not in text]
+    short = [text for text in SHORT if not text.startswith(("train.", "val."))]
     write_options(
         "demo/finetune_nafnet.yml", checkout / "finetune.yml",
         *short, "train.total_iter=10", "val.val_freq=10", "logger.save_checkpoint_freq=100",
