@@ -106,11 +106,15 @@ def register_all() -> None:
     if _registries:  # importing BasicSR just now has run the start-up hook, which did all of this
         return
     _registries.update(registries)
-    for kind in KINDS:
-        for name, thing in list(_provided[kind].items()):  # what was imported before registration
-            _hand_over(kind, name, thing)
-        _import_modules(kind)
-    stock.mend()
+    try:
+        for kind in KINDS:
+            for name, thing in list(_provided[kind].items()):  # what was imported before registration
+                _hand_over(kind, name, thing)
+            _import_modules(kind)
+        stock.mend()
+    except BaseException:
+        _registries.clear()  # half registered is not registered: the next call tries again
+        raise
 
 
 def _import_modules(kind: str) -> None:

@@ -31,6 +31,18 @@ SIZES: dict[str, dict[str, Any]] = {
     "DegradationClassifier": {"preset": "slim"},
     "RestorationResNet": {"num_feat": 4, "num_block": 1},
     "UNet": {"num_feat": 4, "num_level": 2},
+    "VQGAN": {
+        "n_embed": 16,
+        "embed_dim": 4,
+        "ddconfig": {
+            "ch": 32,
+            "ch_mult": [1, 1],
+            "num_res_blocks": 1,
+            "attn_resolutions": [],
+            "resolution": 32,
+            "z_channels": 4,
+        },
+    },  # fmt: skip
 }
 
 
@@ -100,6 +112,8 @@ class Shrunk:
             section["filename_tmpl"] = "{}"
         if train:
             section.update(gt_size=64 if scale > 1 else 32)
+        if "tile_size" in section:  # RainSynthesisDataset cuts tiles
+            section.update(tile_size=32, gt_size=32, num_backgrounds=2)
         elif "gt_size" in section:
             section["gt_size"] = 32
         children = section.get("children") or {}
@@ -171,6 +185,8 @@ def _shrink_training(opt: dict[str, Any]) -> None:
     train.update(total_iter=2, warmup_iter=-1)
     train.pop("progressive", None)
     train.pop("compile", None)
+    if (train.get("perceptual_opt") or {}).get("type") == "PerceptualLoss" and train.get("pixel_opt"):
+        train.pop("perceptual_opt")  # BasicSR's VGG would be downloaded
     scheduler = train.get("scheduler")
     if scheduler and "T_max" in scheduler:
         scheduler["T_max"] = 2
