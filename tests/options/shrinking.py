@@ -42,7 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
             "resolution": 32,
             "z_channels": 4,
         },
-    },  # fmt: skip
+    },
 }
 
 
