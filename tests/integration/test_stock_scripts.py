@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 #: Small enough for a test, long enough for the classification loss to fall well below chance.
 SHORT = (
     "train.total_iter=240", "val.val_freq=240", "logger.save_checkpoint_freq=120", "logger.print_freq=20",
-    "train.scheduler.T_max=240",
+    "train.scheduler.T_max=240", "train.optim_g.lr=0.0015", "train.optim_dc.lr=0.0015",
     "network_g.width=8", "network_g.enc_blk_nums=[1, 1]", "network_g.dec_blk_nums=[1, 1]",
     "num_gpu=0",
 )  # fmt: skip
@@ -54,7 +54,8 @@ def test_stock_train_runs_dcpt(trained):
     assert len(losses) == 12
     assert sum(losses[-3:]) < 0.85 * sum(losses[:3]), losses
     accuracy = float(re.findall(r"# accuracy: ([\d.]+)", log)[-1])
-    assert accuracy > 0.4, f"chance is 0.2: {log[-2000:]}"
+    # 105 images: 0.32 is three standard deviations above chance
+    assert accuracy > 0.32, f"chance is 0.2: {log[-2000:]}"
     assert "true \\ predicted" in log
     models = checkout / "experiments" / "demo_dcpt_nafnet" / "models"
     assert {path.name for path in models.iterdir()} == {
