@@ -30,6 +30,8 @@ class BinaryCrossEntropyLoss(nn.Module):
 
     #: Wants a 0 or 1 per class, not the number of one class.
     multi_label = True
+    #: A batch's loss is the mean of its images' losses, so that it can be taken in parts.
+    mean_over_images = True
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()

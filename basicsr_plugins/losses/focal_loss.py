@@ -53,6 +53,9 @@ class FocalLoss(nn.Module):
           classification_opt: {type: FocalLoss, gamma: 2.0, loss_weight: 1.0}
     """
 
+    #: A batch's loss is the mean of its images' losses, so that it can be taken in parts.
+    mean_over_images = True
+
     def __init__(self, gamma: float = 2.0, alpha: Optional[list[float]] = None, loss_weight: float = 1.0) -> None:
         super().__init__()
         if gamma < 0:

@@ -56,7 +56,8 @@ class DCPTModel(DegradationClassification, RestorationModel):
     """Degradation classification pre-training.
 
     Two phases an iteration, each with its own backward pass; then both optimizers step once. The gradients are those of
-    one joint backward pass, the two graphs never live together.
+    one joint backward pass, the two graphs never live together. Classification, which needs more memory, comes first,
+    while there are no gradients yet.
 
     .. code-block:: yaml
 
@@ -83,7 +84,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
             self.net_g.requires_grad_(False)
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the generation loss, then the classification loss (one phase with masks or a frozen ``net_g``)."""
+        """Yield the classification loss, then the generation loss (one phase with masks or a frozen ``net_g``)."""
         self.need("lq", "gt", "degradation")
         settings = self.settings
         if self.only_classifier:
@@ -99,11 +100,11 @@ class DCPTModel(DegradationClassification, RestorationModel):
             losses = self.restoration_losses(output.float(), self.gt, shown)
             yield {**losses, "l_cls": self.classification_loss(features)}
             return
+        # classification: a degraded image in, features of the decoder half out, which degradation was it?
+        yield from self.classification_losses(self.tap(self.lq))
         # generation: a clean image in, the same clean image out (or, for the ablation, from the degraded one)
         shown = self.gt if settings.pixel_input == "gt" else self.lq
         yield self.restoration_losses(self.restore(shown), self.gt, shown)
-        # classification: a degraded image in, features of the decoder half out, which degradation was it?
-        yield {"l_cls": self.classification_loss(self.tap(self.lq))}
 
     def setup_losses(self) -> None:
         """Build the losses; a frozen ``net_g`` needs no pixel loss."""

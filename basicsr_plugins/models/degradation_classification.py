@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar, Optional
 
 import numpy as np
@@ -17,6 +18,7 @@ from basicsr_plugins.metrics.classification import accuracies, confusion_matrix,
 from basicsr_plugins.metrics.confusion_picture import confusion_picture
 from basicsr_plugins.models.primitive_labels import PrimitiveLabels
 from basicsr_plugins.options import check_call
+from basicsr_plugins.training.in_parts import losses_in_parts
 
 __all__ = ["DegradationClassification", "classifier_options"]
 
@@ -94,10 +96,16 @@ class DegradationClassification:
             )
         super().feed_data(data)
 
-    def classification_loss(self, features: list[Tensor]) -> Tensor:
-        """Return the loss of ``net_dc`` on tapped features, for the batch's degradations."""
-        wanted = self.primitives.targets(self.degradation) if self.primitives else self.degradation
-        return self.cri_cls(self.net_dc(features), wanted)
+    def classification_loss(self, features: list[Tensor], images: slice = slice(None)) -> Tensor:
+        """Return the loss of ``net_dc`` on tapped features, for the degradations of the batch or of some of it."""
+        labels = self.degradation[images]
+        return self.cri_cls(self.net_dc(features), self.primitives.targets(labels) if self.primitives else labels)
+
+    def classification_losses(self, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Yield the same loss in two halves, where it is a mean over images: half of ``net_dc``'s graph lives."""
+        parts = 2 if getattr(self.cri_cls, "mean_over_images", False) else 1
+        for loss in losses_in_parts(features, self.classification_loss, parts):
+            yield {"l_cls": loss}
 
     @property
     def num_labels(self) -> int:

@@ -315,7 +315,8 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
             if finite:
                 total = sum(phase.values())
                 self.precision.backward(total / every if every > 1 else total)
-            losses.update((name, value.detach()) for name, value in phase.items())
+            for name, value in phase.items():
+                losses[name] = losses.get(name, 0) + value.detach()
             del phase
         phases.close()
         if not finite:

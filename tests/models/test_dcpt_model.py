@@ -191,3 +191,12 @@ def test_stock_swinir_with_tokens_and_different_sides(tmp_path):
     before = tiny_runs.weights(model)
     tiny_runs.train(model, [1], batch)
     assert tiny_runs.differences(before, tiny_runs.weights(model)) != []
+
+
+@pytest.mark.parametrize(("loss", "sizes"), [("FocalLoss", [2, 2]), ("CrossEntropyLoss", [4])])
+def test_the_classifier_takes_halves_where_the_loss_is_a_mean_over_images(tmp_path, loss, sizes):
+    model = tiny_runs.make_model(tmp_path, "dcpt", train={"classification_opt": {"type": loss}})
+    seen = []
+    model.net_dc.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    tiny_runs.train(model, [1], tiny_runs.make_batch(4))
+    assert seen == sizes

@@ -75,7 +75,7 @@ def test_accumulation_equals_the_big_batch(tmp_path, recipe):
     tiny_runs.train(small, [2], halves[1])
     tiny_runs.train(big, [1], batch)
     for key, value in tiny_runs.weights(big).items():
-        torch.testing.assert_close(tiny_runs.weights(small)[key], value, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(tiny_runs.weights(small)[key], value, rtol=1e-4, atol=1e-6)
     assert tiny_runs.differences(before, tiny_runs.weights(small)) != []
 
 
