@@ -35,7 +35,7 @@ def test_renamed_names_are_listed(capsys, monkeypatch):
         ({"torch": "2.1.0", "torchvision": "0.16.0"}, (3, 11), "train.compile needs 2.2"),
         ({"torch": "2.2.0", "torchvision": "0.17.0"}, (3, 11), "fp16 on the CPU needs 2.3"),
         ({}, (3, 11), "no longer has transforms.functional_tensor"),
-        ({"basicsr": None}, (3, 13), "fails from 3.13 on"),
+        ({"basicsr": None}, (3, 13), "Install it with tools/install_basicsr.py"),
         ({"peft": None}, (3, 11), "peft is not installed: no adapters"),
         ({"mmengine": None}, (3, 11), "mmengine is not installed: no SPN"),
         ({"opencv": None}, (3, 11), "opencv is not installed"),
