@@ -102,6 +102,11 @@ def incompatibilities(found: dict[str, Optional[str]], python: tuple[int, int] =
             f"torchvision {found['torchvision']} no longer has transforms.functional_tensor, which BasicSR 1.4.2 "
             "imports: our stand-in answers for it, for BasicSR alone."
         )
+    if python >= (3, 12) and importlib.util.find_spec("distutils") is None:
+        notes.append(
+            f"python {python[0]}.{python[1]} has no distutils, which BasicSR 1.4.2 imports, and no active setuptools "
+            "with a copy: our stand-in answers for it, for BasicSR alone."
+        )
     if python >= (3, 13) and not found.get("basicsr"):
         notes.append(
             f"python {python[0]}.{python[1]}: the setup.py of BasicSR 1.4.2 fails from 3.13 on (KeyError: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import tiny_runs
 
@@ -43,6 +45,13 @@ def test_renamed_names_are_listed(capsys, monkeypatch):
 )
 def test_known_traps(change, python, part):
     assert part in "\n".join(installation.incompatibilities({**GOOD, **change}, python))
+
+
+def test_a_python_without_distutils(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "distutils" else find(name))
+    assert "has no distutils" in "\n".join(installation.incompatibilities(GOOD, (3, 12)))
+    assert "has no distutils" not in "\n".join(installation.incompatibilities(GOOD, (3, 11)))
 
 
 def test_versions_that_fit_are_passed_over():
