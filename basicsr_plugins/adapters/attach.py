@@ -56,7 +56,7 @@ def attach_adapter(
         path: Where its weights came from, for the record.
 
     Raises:
-        DependencyError: PEFT is not installed.
+        DependencyError: PEFT is not installed, or would train biases without saving them.
         OptionError: An unknown method or field, a value PEFT refuses, or layers that cannot be adapted.
 
     Example:
@@ -89,9 +89,22 @@ def attach_adapter(
             wrapped = peft.get_peft_model(net, config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
         raise OptionError(f"peft_opt: PEFT refuses these {method} options: {error}") from error
+    _check_that_biases_are_saved(peft, wrapped)
     adapter = AttachedAdapter(net, wrapped, base, as_linear)
     adapter.copy_geometry()
     return adapter
+
+
+def _check_that_biases_are_saved(peft: Any, wrapped: nn.Module) -> None:
+    """Refuse ``bias: lora_only`` where PEFT trains biases that it leaves out of the saved file (0.17 does)."""
+    with _Quiet():
+        saved = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    trained = [n for n, p in wrapped.named_parameters() if p.requires_grad and n.endswith(".base_layer.bias")]
+    if any(name not in saved for name in trained):
+        raise DependencyError(
+            f"peft_opt.bias: PEFT {peft.__version__} trains these biases and does not save them. Use none or all, or a "
+            "newer PEFT."
+        )
 
 
 def check_peft_options(net: nn.Module, peft_opt: Mapping[str, Any]) -> None:
