@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,6 +29,7 @@ def _nothing_to_skip():
     yield
     stock.skip_samples(0)
     stock._current_sampler = None
+    logging.getLogger("basicsr").propagate = True  # BasicSR ends it with its first logger; caplog needs it
 
 
 def pytest_collection_modifyitems(items):
