@@ -23,6 +23,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "safetensors": ("safetensors",),
     "scikit-image": ("scikit-image",),
     "scikit-learn": ("scikit-learn",),
+    "matplotlib": ("matplotlib",),
 }
 #: what is missing without an optional package
 _OPTIONAL = {
@@ -31,6 +32,7 @@ _OPTIONAL = {
     "safetensors": "reading and writing .safetensors",
     "scikit-image": "the demo photographs (demo-data)",
     "scikit-learn": "the demo photographs (demo-data), the kNN probe",
+    "matplotlib": "the demo photographs (demo-data), every picture of a curve",
 }
 
 

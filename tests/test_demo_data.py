@@ -34,7 +34,7 @@ def test_writing_again_changes_nothing_and_other_content_is_kept(tmp_path):
     assert mine.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("missing", ["skimage", "sklearn.datasets"])
+@pytest.mark.parametrize("missing", ["skimage", "sklearn.datasets", "matplotlib.cbook"])
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(DependencyError, match=r"pip install basicsr-plugins\[demo\]"):
