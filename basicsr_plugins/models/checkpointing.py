@@ -1,4 +1,4 @@
-"""The half of the base model that saves, loads and resumes."""
+"""The part of the base model that saves, loads and resumes."""
 
 from __future__ import annotations
 
