@@ -25,6 +25,7 @@ __all__ = [
     "pick_weights",
     "prune",
     "read_checkpoint",
+    "read_weights",
     "remove_leftovers",
     "save",
     "write_safetensors",
@@ -164,6 +165,11 @@ def _plain_numbers() -> contextlib.AbstractContextManager[Any]:
     allowed: list[Any] = [argparse.Namespace, np.dtype, *kinds]
     allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     return safe_globals(allowed)
+
+
+def read_weights(path: str | Path, key: str | None = "params") -> dict[str, Tensor]:
+    """Read the state dict in a checkpoint file; see ``read_checkpoint`` and ``pick_weights``."""
+    return pick_weights(read_checkpoint(path), path, key)
 
 
 def pick_weights(content: Any, path: str | Path, key: str | None = "params") -> dict[str, Tensor]:
