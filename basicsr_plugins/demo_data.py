@@ -1,4 +1,4 @@
-"""Real colour photographs that scikit-image carries in its wheel, as a data set without a download."""
+"""Real colour photographs that scikit-image and scikit-learn carry in their wheels, as data without a download."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ __all__ = ["SPLIT", "write_demo_data"]
 
 #: Split by photograph: no scene is in both parts (the two motorcycle views show one scene).
 SPLIT = {
-    "train": ("astronaut", "coffee", "hubble_deep_field", "motorcycle_left", "motorcycle_right", "retina"),
+    "train": (
+        "astronaut", "china", "coffee", "flower", "hubble_deep_field", "motorcycle_left", "motorcycle_right", "retina",
+    ),
     "test": ("chelsea", "rocket"),
-}
+}  # fmt: skip
+#: The others are scikit-image's.
+OF_SCIKIT_LEARN = ("china", "flower")
 TILE = 128
 
 
@@ -26,7 +30,7 @@ def write_demo_data(folder: str | Path) -> dict[str, list[Path]]:
         The files of each part.
 
     Raises:
-        DependencyError: scikit-image is not installed.
+        DependencyError: scikit-image or scikit-learn is not installed.
         DataError: A file of that name with other content is already there.
     """
     folder = Path(folder)
@@ -48,10 +52,15 @@ def write_demo_data(folder: str | Path) -> dict[str, list[Path]]:
 
 def _photograph(name: str):
     try:
+        if name in OF_SCIKIT_LEARN:
+            from sklearn.datasets import load_sample_image
+
+            return load_sample_image(f"{name}.jpg")
         from skimage import data
     except ImportError as error:
         raise DependencyError(
-            "the demo photographs are in scikit-image's wheel: pip install basicsr-plugins[demo]."
+            "the demo photographs are in the wheels of scikit-image and scikit-learn: "
+            "pip install basicsr-plugins[demo]."
         ) from error
     if name.startswith("motorcycle"):
         left, right, _ = data.stereo_motorcycle()

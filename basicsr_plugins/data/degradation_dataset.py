@@ -194,8 +194,8 @@ class DegradationDataset(SeededDataset):
         if self.assign == "all":
             return divmod(position, len(self.entries))
         if self.assign == "cycle":
-            # shifted with every pass, or an image would keep its degradation where their numbers share a factor
-            return position, (index + index // len(self.store) + self.seeds.epoch) % len(self.entries)
+            # shifted by one with every pass, so that each image meets every degradation in as many passes
+            return position, (position + index // len(self.store) + self.seeds.epoch) % len(self.entries)
         chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
         return position, min(chosen, len(self.entries) - 1)
 
