@@ -1,4 +1,4 @@
-"""What a degradation draws: every range over its whole width, the right end for a severity, the same fields either way."""
+"""What a degradation draws: ranges over their whole width, the hard end for a severity, the same fields either way."""
 
 import dataclasses
 
@@ -60,8 +60,8 @@ HARD = {
     "InpaintingStrokes": {"count": 10, "thickness": 10}, "JPEG": {"quality": 10},
     "LowLight": {"gamma": 3, "brightness": 0.4, "noise": 0.05}, "MotionBlur": {"length": 35},
     "PoissonNoise": {"peak": 20}, "Rain": {"amount": 0.01, "width": 9, "length": 55, "beta": 1},
-    "Raindrop": {"count": 30, "radius": 0.09}, "SaltPepperNoise": {"density": 0.2}, "Snow": {"density": 12, "radius": 4.5},
-    "SpeckleNoise": {"variance": 0.15},
+    "Raindrop": {"count": 30, "radius": 0.09}, "SaltPepperNoise": {"density": 0.2},
+    "Snow": {"density": 12, "radius": 4.5}, "SpeckleNoise": {"variance": 0.15},
 }  # fmt: skip
 
 

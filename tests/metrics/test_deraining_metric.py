@@ -82,6 +82,14 @@ def test_options_of_the_metrics_are_used(scene):
     assert calculate_rain_removal(output, clean, rainy, mask, crop_border=10) == calculate_rain_removal(*inner)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_difference_of_just_the_threshold_is_background(kind):
+    levels = np.arange(240, dtype=kind).reshape(12, 20, 1)
+    for difference, rains in ((10, False), (11, True)):
+        mask = difference_mask((levels + difference) / kind(255), levels / kind(255))
+        assert (mask == rains).all()
+
+
 def test_mask_of_a_pair_and_border(scene):
     clean, rainy, mask = scene
     np.testing.assert_array_equal(difference_mask(rainy / 255, clean / 255), mask > 0)
