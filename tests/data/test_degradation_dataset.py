@@ -49,6 +49,13 @@ def test_pixels_are_rgb_and_equal_to_the_file(photos):
     torch.testing.assert_close(dataset[2]["lq"], dataset[2]["gt"], rtol=0, atol=0)
 
 
+def test_the_threshold_of_the_rain_mask_is_an_option(photos):
+    rain = [{"type": "Rain", "preset": "large", "beta": 1.0}]
+    low, high = (make(photos, degradations=rain, return_mask=True, mask_threshold=at)[0] for at in (0.05, 0.6))
+    assert torch.equal(low["lq"], high["lq"])
+    assert high["rain_mask"].sum() < low["rain_mask"].sum()
+
+
 def test_random_assignment_follows_weights_and_labels(photos):
     dataset = make(
         photos, degradations=[{"type": "Haze", "weight": 3, "label": 4}, {"type": "GaussianNoise", "label": 1}]
@@ -57,6 +64,13 @@ def test_random_assignment_follows_weights_and_labels(photos):
     assert labels.count(4) == pytest.approx(150, abs=25)
     assert set(labels) == {1, 4}
     assert dataset.num_degradations == 5
+    named = [
+        {"type": "Haze", "label": 4},
+        "Rain",
+        {"type": "Snow", "label": 4, "name": "flakes"},
+        {"type": "Haze", "label": 4},
+    ]
+    assert DegradationDataset.label_names({"dataroot_gt": "x", "degradations": named}) == {1: "rain", 4: "haze/flakes"}
     assert DegradationDataset.labels({"dataroot_gt": "x", "degradations": [{"type": "Haze", "label": 4}]}) == 5
 
 
@@ -126,6 +140,11 @@ def test_cutmix_labels_pixels(photos):
         mixed += len(labels.unique()) == 2
         assert sample["degradation"] == labels.flatten().mode().values
     assert mixed > 12
+    for sample in make(photos, cutmix={"probability": 1.0, "regions": 3}, return_params=True):
+        params = json.loads(sample["params"])
+        kinds = [params["ground"]["type"], *(region["type"] for region in params["regions"])]
+        assert len(kinds) == 4
+        assert all(one != other for one, other in zip(kinds, kinds[1:]))
     never = make(photos, cutmix={"probability": 0.0})[0]
     assert (never["degradation_map"] == never["degradation"]).all()
 
