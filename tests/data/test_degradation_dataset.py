@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from basicsr_plugins.data.degradation_dataset import DegradationDataset
+from basicsr_plugins.data.loader_options import PatchOptions
+from basicsr_plugins.data.patches import choose_patch
 from basicsr_plugins.errors import DataError, OptionError
 
 
@@ -121,6 +123,13 @@ def test_training_crops_and_turns(photos):
     assert len(used) == 8
 
 
+def test_every_window_can_be_cut():
+    options = PatchOptions(phase="train", gt_size=24)
+    rng = np.random.default_rng(0)
+    patches = [choose_patch((25, 26), options, rng, "x") for _ in range(60)]
+    assert {(patch.top, patch.left) for patch in patches} == {(top, left) for top in range(2) for left in range(3)}
+
+
 def test_mean_and_std_normalise_as_in_basicsr(photos):
     plain = make(photos, phase="val", degradations=["Clean"])[0]
     scaled = make(photos, phase="val", degradations=["Clean"], mean=[0.5, 0.4, 0.3], std=[0.5, 0.25, 0.2])[0]
@@ -193,9 +202,11 @@ def test_grey_alpha_and_sixteen_bit_files(tmp_path):
 def test_meta_file_recursion_and_lmdb_name_the_same_images(photos, tmp_path):
     nested = tmp_path / "nested" / "inner"
     shutil.copytree(photos, nested)
-    (tmp_path / "list.txt").write_text("1.png (41,50,3)\n3.png\n", encoding="utf-8")
+    shutil.copy(photos / "4.png", photos / "one more.png")
+    (tmp_path / "list.txt").write_text("1.png (41,50,3)\n3.png\none more.png\n", encoding="utf-8")
     listed = make(photos, meta_info_file=str(tmp_path / "list.txt"))
-    assert [path.rsplit("/", 1)[-1] for path in listed.store.paths] == ["1.png", "3.png"]
+    assert [path.rsplit("/", 1)[-1] for path in listed.store.paths] == ["1.png", "3.png", "one more.png"]
+    (photos / "one more.png").unlink()
     assert len(make(tmp_path / "nested", recursive=True)) == 5
     with pytest.raises(DataError, match=r"sub-folders \(inner\): set 'recursive: true'"):
         make(tmp_path / "nested")
