@@ -128,11 +128,17 @@ def test_exactly_the_share_of_patches_is_hidden_and_others_in_each_image():
 
 def test_masks_merge_the_two_phases_into_one_forward_pass(tmp_path):
     model = build(options(tmp_path, mask_ratio=0.5, mask_patch=8))
+    before = copy.deepcopy(model.net_g)
     seen = []
     forward = model.net_g.forward
     model.net_g.forward = lambda x: (seen.append(x), forward(x))[1]
     log = step(model)
     assert set(log) == {"l_pix", "l_cls"}
+    # the whole clean image out
+    assert log["l_pix"] == pytest.approx(F.l1_loss(before(seen[0]), batch()["gt"]).item(), rel=1e-5)
+    for side, whole in ((8, True), (16, False)):  # patches of 8 pixels
+        squares = seen[0].abs().sum(dim=1).unfold(1, side, side).unfold(2, side, side).flatten(3) == 0
+        assert torch.equal(squares.all(dim=-1), squares.any(dim=-1)) is whole
     assert len(seen) == 1
     assert (seen[0] == 0).float().mean().item() == pytest.approx(0.5)
     visible = seen[0] != 0
