@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from basicsr_plugins.archs.nafnet_arch import NAFNet
+from basicsr_plugins.archs.restormer_arch import Restormer
 from basicsr_plugins.errors import OptionError
 from basicsr_plugins.features import FeatureTap
 
@@ -40,6 +42,22 @@ def test_features_in_the_asked_order_with_gradients():
     inner.sum().backward()
     assert net.head.weight.grad is not None
     assert net.tail.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        (Restormer(preset="tiny"), "latent.0.attn.qkv"), (Restormer(preset="tiny"), "latent.0.ffn.project_out"),
+        (NAFNet(preset="tiny"), "middle_blks.0.conv1"), (NAFNet(preset="tiny"), "middle_blks.0.conv4"),
+    ],
+)  # fmt: skip
+def test_convolutions_that_are_computed_in_pieces_can_be_tapped(network, layer):
+    """Our blocks multiply with the weights of plain convolutions; a tapped one has to be called."""
+    image = torch.rand(1, 3, 16, 16)
+    expected = network(image)
+    output, [feature] = FeatureTap(network, [layer]).with_output(image)
+    assert feature.dim() == 4
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_forward_pass_ends_after_the_last_tapped_module():

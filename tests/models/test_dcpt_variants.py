@@ -124,6 +124,8 @@ def test_exactly_the_share_of_patches_is_hidden_and_others_in_each_image():
     assert kept.tolist() == [9 - round(4.5)] * 2
     assert not torch.equal(hidden[0], hidden[1])
     assert torch.equal(hide_patches(images, 0.0, 16), images)
+    third = hide_patches(images, 0.3, 16)[:, 0, ::16, ::16].flatten(1).sum(dim=1)
+    assert third.tolist() == [9 - 3] * 2  # 2.7 patches, rounded
 
 
 def test_masks_merge_the_two_phases_into_one_forward_pass(tmp_path):
