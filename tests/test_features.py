@@ -111,6 +111,31 @@ def test_tokens_become_maps_of_the_images_shape(size):
     assert torch.equal(feature, net[0](x)[..., ::2, ::2])
 
 
+def test_tokens_whose_grid_the_module_is_told():
+    class Block(nn.Module):
+        def forward(self, tokens, window, size):
+            return tokens + 0
+
+    class Padding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = Block()
+
+        def forward(self, x):
+            x = nn.functional.pad(x, (0, 1, 0, 1))
+            return self.block(x.flatten(2).transpose(1, 2), (2, 2), tuple(x.shape[-2:]))
+
+    image = torch.rand(2, 3, 5, 9)  # no such grid follows from the image, and the window is none
+    [feature] = FeatureTap(Padding(), ["block"])(image)
+    torch.testing.assert_close(feature, nn.functional.pad(image, (0, 1, 0, 1)))
+
+
+def test_a_compiled_network_runs_eagerly_where_its_hooks_are_seen():
+    net = Net()
+    net._compiled_call_impl = lambda *_: pytest.fail("compiled code sees no hooks")  # what net.compile() sets
+    assert FeatureTap(net, ["head"])(torch.rand(1, 3, 8, 8))[0].shape == (1, 4, 8, 8)
+
+
 def test_what_is_neither_map_nor_tokens():
     with pytest.raises(OptionError, match="neither a map"):
         FeatureTap(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), ["1"])(torch.rand(1, 3, 8, 8))

@@ -294,6 +294,8 @@ def test_guidance_is_the_frozen_classifiers_cross_entropy_to_the_target(tmp_path
     assert log["l_dc"] == pytest.approx(guidance.item(), rel=1e-5)
     assert log["l_pix"] == pytest.approx(pixel.item(), rel=1e-5)
     assert torch.equal(weights(model.net_dc), before), "the classifier is frozen"
+    assert not model.net_dc.training
+    assert all(parameter.grad is None for parameter in model.net_dc.parameters())
     for mine, wanted in zip(model.net_g.parameters(), network.parameters()):
         torch.testing.assert_close(mine, wanted - 0.1 * wanted.grad)
 
