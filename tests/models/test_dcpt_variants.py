@@ -192,6 +192,20 @@ def test_mixtures_are_learnt_as_primitives_and_reported_by_label_and_primitive(t
     )
 
 
+def test_mixtures_are_judged_by_their_likeliest_label(tmp_path):
+    model = build(options(tmp_path, classes=2, labels=CDD, classification_opt={"type": "BinaryCrossEntropyLoss"}))
+    model.feed_data({name: value[2:] for name, value in batch().items()})
+    model.net_dc.forward = lambda features: torch.tensor([[3.0, 2.0]])  # yes to both
+    assert model.judge() == {"degradation": 2, "prediction": 2, "primitives": [True, True]}
+    records = [
+        {"degradation": 0, "prediction": 0, "primitives": [True, True]},
+        {"degradation": 1, "prediction": 2, "primitives": [False, True]},
+    ]
+    metrics, _ = model.summarise(records, "val")
+    shares = {name: metrics[name] for name in ("accuracy", "exact_match", "primitive_low", "primitive_haze")}
+    assert shares == {"accuracy": 0.5, "exact_match": 0.5, "primitive_low": 0.5, "primitive_haze": 1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -238,6 +252,17 @@ def test_accuracies_carry_the_degradations_names_and_the_confusion_is_a_picture(
     picture = board.images["val/confusion"]
     assert picture.dtype == np.uint8
     assert np.array_equal(picture, confusion_picture(model.confusion, model.class_names()))
+    assert model.summarise([{}], "unlabelled") == ({}, "")
+    assert model.report_pictures() == {}, "not the picture of another data set"
+
+
+def test_the_training_set_names_the_classes(tmp_path):
+    opt = options(tmp_path)
+    opt["datasets"]["aaa"] = opt["datasets"].pop("val")
+    opt["datasets"]["aaa"]["degradations"] = [{"type": "GaussianNoise", "name": "x"}, "Rain", "Snow", "JPEG"]
+    assert build(opt).class_names() == ["noise", "haze", "dark"]
+    opt["network_dc"]["num_classes"] = 5
+    assert build(opt).class_names() == ["noise", "haze", "dark", "jpeg", "4"]
 
 
 def test_a_darker_cell_is_a_larger_share():
