@@ -152,6 +152,8 @@ def test_adaptive_replaces_one_in_turn_when_the_error_spreads():
     assert negatives.update(net, spread, flat) == [1]
     assert negatives.update(net, spread, flat) == [0]
     torch.testing.assert_close(weights(negatives.models[1]), weights(net), rtol=1e-2, atol=1e-2)  # decay 0.001
+    higher = NegativeModels(net, mode="adaptive", count=2, threshold=10.0)
+    assert higher.update(net, spread, flat) == []
     with pytest.raises(OptionError, match="needs the output and the target"):
         negatives.update(net)
 
@@ -179,6 +181,13 @@ def test_fewer_per_step_is_an_unbiased_estimate(selection):
     for _ in range(rounds):
         chosen += negatives.chosen
         negatives.iteration += 1
+    if selection == "random":
+        other = NegativeModels(net, [1, 2, 3, 4], negatives_per_step=1, selection=selection, seed=1)
+        drawn = []
+        for _ in range(40):
+            drawn += other.chosen
+            other.iteration += 1
+        assert drawn != chosen[:40], "the seed decides"
     counts = [chosen.count(index) / rounds for index in range(4)]
     assert counts == pytest.approx([0.25] * 4, abs=0 if selection == "cycle" else 0.03)
     x = torch.rand(1, 3, 4, 4)
@@ -258,7 +267,11 @@ def test_precision_and_memory_order():
     assert lower.dtype == torch.float32
     assert not torch.equal(lower, exact)
     torch.testing.assert_close(lower, exact, rtol=0.05, atol=0.05)
-    torch.testing.assert_close(NegativeModels(net, [1], channels_last=True)(x), exact)
+    ordered = NegativeModels(net, [1], channels_last=True)
+    torch.testing.assert_close(ordered(x), exact)
+    convolutions = [module for module in ordered.modules() if isinstance(module, nn.Conv2d)]
+    assert all(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in convolutions)
+    assert NegativeModels(nn.Conv2d(3, 3, 3), [1], precision="bf16")(x).dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):  # None follows the network, fp32 does not
         assert torch.equal(NegativeModels(net, [1])(x), lower)
         assert torch.equal(NegativeModels(net, [1], precision="fp32")(x), exact)
