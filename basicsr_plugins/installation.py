@@ -22,6 +22,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "peft": ("peft",),
     "safetensors": ("safetensors",),
     "scikit-image": ("scikit-image",),
+    "scikit-learn": ("scikit-learn",),
+    "matplotlib": ("matplotlib",),
 }
 #: what is missing without an optional package
 _OPTIONAL = {
@@ -29,6 +31,8 @@ _OPTIONAL = {
     "peft": "adapters (AdapterModel, AdapterBlendModel)",
     "safetensors": "reading and writing .safetensors",
     "scikit-image": "the demo photographs (demo-data)",
+    "scikit-learn": "the demo photographs (demo-data), the kNN probe",
+    "matplotlib": "the demo photographs (demo-data), every picture of a curve",
 }
 
 
@@ -102,10 +106,16 @@ def incompatibilities(found: dict[str, Optional[str]], python: tuple[int, int] =
             f"torchvision {found['torchvision']} no longer has transforms.functional_tensor, which BasicSR 1.4.2 "
             "imports: our stand-in answers for it, for BasicSR alone."
         )
+    if python >= (3, 12) and importlib.util.find_spec("distutils") is None:
+        notes.append(
+            f"python {python[0]}.{python[1]} has no distutils, which BasicSR 1.4.2 imports, and no active setuptools "
+            "with a copy: our stand-in answers for it, for BasicSR alone."
+        )
     if python >= (3, 13) and not found.get("basicsr"):
         notes.append(
             f"python {python[0]}.{python[1]}: the setup.py of BasicSR 1.4.2 fails from 3.13 on (KeyError: "
-            "'__version__'). Use python 3.12 or older, or put a checkout with a basicsr/version.py on PYTHONPATH."
+            "'__version__'). Install it with tools/install_basicsr.py of our repository, or put its unpacked sdist, "
+            "which has a basicsr/version.py, on PYTHONPATH."
         )
     notes += [f"{name} is not installed: no {what}." for name, what in _OPTIONAL.items() if not found.get(name)]
     installed = [name for name in PACKAGES["opencv"] if _is_installed(name)]

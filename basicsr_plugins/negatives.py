@@ -277,9 +277,9 @@ def mix_start(negative: nn.Module, fresh: nn.Module, start: float) -> None:
 
 
 def _load(network: nn.Module, path: str) -> None:
-    from basicsr_plugins.training.checkpoint_io import load_state, pick_weights, read_checkpoint
+    from basicsr_plugins.training.checkpoint_io import load_state, read_weights
 
-    load_state(network, pick_weights(read_checkpoint(path), path, "params_ema"), path)
+    load_state(network, read_weights(path, "params_ema"), path)
 
 
 def _history_model() -> type:

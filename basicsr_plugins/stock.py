@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
 from basicsr_plugins.errors import DependencyError, PluginError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["current_sampler", "is_loaded", "logger", "mend", "registries", "skip_samples"]
 
-_current_sampler: Any = None
+#: weak: a training that is over counts no batches of the next one
+_current_sampler: weakref.ref[Any] | None = None
 _samples_to_skip = 0
 _before_skipping: Callable[[], None] | None = None
 
@@ -78,7 +80,7 @@ def mend() -> None:
 
 def current_sampler() -> Any:
     """Return the ``EnlargedSampler`` of the running training, or None."""
-    return _current_sampler
+    return None if _current_sampler is None else _current_sampler()
 
 
 def skip_samples(count: int, before: Callable[[], None] | None = None) -> None:
@@ -145,7 +147,7 @@ def _mend_sampler() -> None:
         stock_set_epoch(self, epoch)
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
-        _current_sampler = self
+        _current_sampler = weakref.ref(self)
         # taken here and not by the first iterator: stock's prefetchers make one before the first epoch
         self.skipped_samples, _samples_to_skip = _samples_to_skip, 0
         self.before_skipping, _before_skipping = _before_skipping, None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
+import inspect
 import sys
 
 import pytest
 import torch
+import two_ranks
 from torch import nn
 
 from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError
+from basicsr_plugins.negative_options import check_negatives
 from basicsr_plugins.negatives import NegativeModels, fresh_copy, output_spread
 
 
@@ -329,29 +331,24 @@ def test_without_mmengine_the_error_says_what_to_install(monkeypatch):
         NegativeModels(Net())
 
 
-def on_a_rank(rank, meeting_point, results):
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=2)
-    torch.manual_seed(rank)  # BasicSR seeds its ranks differently
-    negatives = NegativeModels(nn.Conv2d(3, 3, 3), mode="random", count=2, seed=rank)
-    adaptive = NegativeModels(nn.Conv2d(3, 3, 3), mode="adaptive", count=2, threshold=0.5)
-    flat = torch.zeros(1, 3, 8, 8)
-    # only rank 1 is above the threshold by itself
-    due = adaptive.update(nn.Conv2d(3, 3, 3), flat + rank * 2 * torch.randn_like(flat), flat)
-    results.put((rank, torch.cat([p.flatten() for p in negatives.parameters()]).tolist(), due))
-    dist.destroy_process_group()
-
-
 def test_equal_on_two_ranks(tmp_path):
-    context = multiprocessing.get_context("fork")  # a spawned process would import everything again
-    results = context.Queue()
-    processes = [context.Process(target=on_a_rank, args=(rank, tmp_path / "meet", results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = sorted(results.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(60)
-    assert found[0][1:] == found[1][1:]
-    assert found[0][2] == [0]
+    def on_a_rank(rank):
+        negatives = NegativeModels(nn.Conv2d(3, 3, 3), mode="random", count=2, seed=rank)
+        adaptive = NegativeModels(nn.Conv2d(3, 3, 3), mode="adaptive", count=2, threshold=0.5)
+        flat = torch.zeros(1, 3, 8, 8)
+        # only rank 1 is above the threshold by itself
+        due = adaptive.update(nn.Conv2d(3, 3, 3), flat + rank * 2 * torch.randn_like(flat), flat)
+        return torch.cat([p.flatten() for p in negatives.parameters()]).tolist(), due
+
+    first, second = two_ranks.fork(on_a_rank, tmp_path)
+    assert first == second
+    assert first[1] == [0]
+
+
+def test_the_option_check_has_the_defaults_of_the_constructor():
+    constructor = inspect.signature(NegativeModels).parameters
+    checked = {
+        name: p for name, p in inspect.signature(check_negatives).parameters.items() if p.kind is not p.VAR_KEYWORD
+    }
+    assert len(checked) == 10
+    assert {name: p.default for name, p in checked.items()} == {name: constructor[name].default for name in checked}

@@ -5,7 +5,6 @@
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 CONSTRAINTS="$ROOT/tools/constraints.txt"
-BASICSR=1.4.2
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -47,19 +46,8 @@ prepare_environment() {
 }
 
 install_basicsr() {
-    local stock="$VIRTUAL_ENV/stock"
-    if [ ! -f "$stock/basicsr-$BASICSR/basicsr/train.py" ]; then
-        python "$ROOT/tools/fetch_sdist.py" basicsr "$BASICSR" "$stock" || fail "basicsr $BASICSR cannot be downloaded"
-    fi
-    if python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("basicsr") is None)'; then
-        return
-    fi
-    if python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then
-        quiet_pip --no-build-isolation "$stock/basicsr-$BASICSR.tar.gz"
-    else
-        # its setup.py does not run on Python 3.13 and later (KeyError: '__version__'): use it as a checkout
-        grep -v '^ *$' "$stock/basicsr-$BASICSR/requirements.txt" | xargs python -m pip --disable-pip-version-check \
-            install --quiet --constraint "$CONSTRAINTS"
-        echo "$stock/basicsr-$BASICSR" > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_basicsr_checkout.pth"
+    if ! python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("basicsr") is None)'; then
+        python "$ROOT/tools/install_basicsr.py" "$VIRTUAL_ENV/stock" --disable-pip-version-check --quiet \
+            --constraint "$CONSTRAINTS" || fail "basicsr cannot be installed"
     fi
 }

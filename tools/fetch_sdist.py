@@ -31,19 +31,16 @@ def read(url: str) -> bytes:
         return answer.read()
 
 
-def main() -> int:
-    """Find the file by its name, check its hash, unpack it."""
-    name, version, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+def fetch(name: str, version: str, folder: Path) -> Path:
+    """Find the file by its name, check its hash, unpack it, and return the folder that comes out."""
     page_url = f"{index_url().rstrip('/')}/{name}/"
     page = read(page_url).decode()
     link = re.search(rf'href="([^"]*/{re.escape(name)}-{re.escape(version)}\.tar\.gz#sha256=([0-9a-f]+))"', page)
     if link is None:
-        print(f"error: {page_url} lists no {name}-{version}.tar.gz", file=sys.stderr)
-        return 1
+        sys.exit(f"error: {page_url} lists no {name}-{version}.tar.gz")
     content = read(urllib.parse.urljoin(page_url, html.unescape(link[1]).split("#")[0]))
     if hashlib.sha256(content).hexdigest() != link[2]:
-        print(f"error: {name}-{version}.tar.gz does not have the hash that {page_url} lists", file=sys.stderr)
-        return 1
+        sys.exit(f"error: {name}-{version}.tar.gz does not have the hash that {page_url} lists")
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{name}-{version}.tar.gz"
     archive.write_bytes(content)
@@ -54,8 +51,8 @@ def main() -> int:
         else:
             safe = [m for m in opened.getmembers() if m.isfile() and not (m.name.startswith("/") or ".." in m.name)]
             opened.extractall(folder, members=safe)
-    return 0
+    return folder / f"{name}-{version}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    fetch(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

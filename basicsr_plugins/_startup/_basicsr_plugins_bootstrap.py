@@ -15,8 +15,9 @@ __all__ = ["install", "install_compat", "withdraw_stand_in"]
 
 #: The import that, once finished, means that BasicSR's registries are complete.
 SIGNAL = "basicsr.models"
-#: A module that BasicSR 1.4.2 imports and torchvision >= 0.17 no longer has.
-REMOVED = "torchvision.transforms.functional_tensor"
+#: Modules that BasicSR 1.4.2 imports and that are gone: from torchvision 0.17 on, and from Python 3.12 on (there
+#: setuptools has a distutils of its own, where its start-up file runs: not below ``pip install --target``).
+REMOVED = ("torchvision.transforms.functional_tensor", "distutils", "distutils.version")
 REGISTRIES = ("ARCH_REGISTRY", "DATASET_REGISTRY", "LOSS_REGISTRY", "METRIC_REGISTRY", "MODEL_REGISTRY")
 
 
@@ -38,9 +39,9 @@ def install():
 
 
 def install_compat():
-    """Let BasicSR 1.4.2 import on a torchvision without ``functional_tensor``. Idempotent."""
+    """Let BasicSR 1.4.2 import on a torchvision without ``functional_tensor``, without ``distutils``. Idempotent."""
     if not _installed("CompatFinder"):
-        sys.meta_path.append(CompatFinder())  # last: a torchvision that has the module answers for itself
+        sys.meta_path.append(CompatFinder())  # last: where the module exists, it answers for itself
 
 
 class SignalFinder:
@@ -89,25 +90,29 @@ class SignalLoader:
 
 
 class CompatFinder:
-    """Answers ``torchvision.transforms.functional_tensor`` for BasicSR alone, where torchvision has none."""
+    """Answers for the modules of ``REMOVED``, for BasicSR alone and only where there are none."""
 
     basicsr_plugins_role = "CompatFinder"
 
     def find_spec(self, name, path=None, target=None):
-        if name != REMOVED or not _asked_by_basicsr():
+        if name not in REMOVED or not _asked_by_basicsr():
             return None
         from importlib.machinery import ModuleSpec
 
-        return ModuleSpec(name, CompatLoader())
+        return ModuleSpec(name, CompatLoader(), is_package=name == "distutils")
 
 
 class CompatLoader:
-    """Fills the stand-in with what torchvision moved to ``_functional_tensor``."""
+    """Fills the stand-in: with what torchvision moved to ``_functional_tensor``, or with a comparison of versions."""
 
     def create_module(self, spec):
         return None
 
     def exec_module(self, module):
+        if module.__name__ == "distutils.version":
+            module.LooseVersion = _numbers_of
+        if module.__name__.startswith("distutils"):
+            return
         try:
             from torchvision.transforms import _functional_tensor as moved
         except ImportError:
@@ -133,14 +138,21 @@ def _installed(role):
     return any(getattr(finder, "basicsr_plugins_role", None) == role for finder in sys.meta_path)
 
 
+def _numbers_of(version):
+    import re
+
+    return [int(number) for number in re.findall(r"\d+", version)]  # BasicSR only asks for >=
+
+
 def withdraw_stand_in():
-    """Take the stand-in away again: BasicSR holds what it wanted, and nobody else shall see it."""
-    stand_in = sys.modules.get(REMOVED)
-    if isinstance(getattr(getattr(stand_in, "__spec__", None), "loader", None), CompatLoader):
-        del sys.modules[REMOVED]
-        parent = sys.modules.get("torchvision.transforms")
-        if getattr(parent, "functional_tensor", None) is stand_in:
-            del parent.functional_tensor
+    """Take the stand-ins away again: BasicSR holds what it wanted, and nobody else shall see them."""
+    for name in REMOVED:
+        stand_in = sys.modules.get(name)
+        if isinstance(getattr(getattr(stand_in, "__spec__", None), "loader", None), CompatLoader):
+            del sys.modules[name]
+            folder, _, last = name.rpartition(".")
+            if getattr(sys.modules.get(folder), last, None) is stand_in:
+                delattr(sys.modules[folder], last)
 
 
 def _register():

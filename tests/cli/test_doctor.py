@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import tiny_runs
 
@@ -35,7 +37,7 @@ def test_renamed_names_are_listed(capsys, monkeypatch):
         ({"torch": "2.1.0", "torchvision": "0.16.0"}, (3, 11), "train.compile needs 2.2"),
         ({"torch": "2.2.0", "torchvision": "0.17.0"}, (3, 11), "fp16 on the CPU needs 2.3"),
         ({}, (3, 11), "no longer has transforms.functional_tensor"),
-        ({"basicsr": None}, (3, 13), "fails from 3.13 on"),
+        ({"basicsr": None}, (3, 13), "Install it with tools/install_basicsr.py"),
         ({"peft": None}, (3, 11), "peft is not installed: no adapters"),
         ({"mmengine": None}, (3, 11), "mmengine is not installed: no SPN"),
         ({"opencv": None}, (3, 11), "opencv is not installed"),
@@ -43,6 +45,13 @@ def test_renamed_names_are_listed(capsys, monkeypatch):
 )
 def test_known_traps(change, python, part):
     assert part in "\n".join(installation.incompatibilities({**GOOD, **change}, python))
+
+
+def test_a_python_without_distutils(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "distutils" else find(name))
+    assert "has no distutils" in "\n".join(installation.incompatibilities(GOOD, (3, 12)))
+    assert "has no distutils" not in "\n".join(installation.incompatibilities(GOOD, (3, 11)))
 
 
 def test_versions_that_fit_are_passed_over():

@@ -94,6 +94,15 @@ def test_assign_cycle_is_even_and_moves_with_every_pass(photos):
     assert [dataset[index]["degradation"] for index in range(5)] != first
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+def test_assign_cycle_shows_each_image_with_every_degradation(photos, count):
+    dataset = make(photos, gt_size=8, assign="cycle", degradations=["Clean", *[{"type": "BitDepth"}] * (count - 1)])
+    dataset.set_epoch(0)
+    for image in range(5):
+        labels = [dataset[image + 5 * repeat]["degradation"] for repeat in range(count)]
+        assert sorted(labels) == list(range(count))
+
+
 def test_validation_takes_the_whole_image_the_centre_or_a_multiple(photos):
     whole = make(photos, phase="val", gt_size=None, degradations=["Clean"])
     assert whole[1]["gt"].shape == (3, 41, 50)

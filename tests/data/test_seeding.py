@@ -1,11 +1,14 @@
 """The seed contract: same seed same image, on any number of workers; epochs differ; validation never changes."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 import basicsr_plugins
+from basicsr_plugins import stock
 from basicsr_plugins.data.seeding import SampleSeeds
 
 
@@ -52,6 +55,12 @@ def test_same_images_on_any_number_of_workers_and_after_a_restart(photos):
         for ours, theirs in zip(reference, epochs(options(photos), workers)):
             assert same(ours, theirs)
     assert same(reference[1], epochs(options(photos), 2, count=1, first=1)[0])  # resumed at the second epoch
+
+
+def test_a_training_that_is_over_has_no_sampler(photos):
+    epochs(options(photos))
+    gc.collect()
+    assert stock.current_sampler() is None
 
 
 def test_persistent_workers_see_the_epoch(photos):

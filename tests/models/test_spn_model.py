@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 
 import pytest
 import torch
+import two_ranks
 
 import basicsr_plugins
 from basicsr_plugins import stock
@@ -360,31 +360,17 @@ def test_training_images_out_of_range(tmp_path):
         model.optimize_parameters(1)
 
 
-def on_a_rank(rank, folder, results):
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
-    spn = {**SPN, "negatives": {"steps": [1, 2], "start": 0.3}}
-    opt = {**options(folder, spn=spn), "dist": True, "rank": rank, "world_size": 2}
-    torch.manual_seed(rank)
-    model = lookup("model", "SPNModel")(opt)
-    for iteration in range(1, 5):
-        model.feed_data(batch(10 * iteration + rank))  # every rank has its own images
-        model.optimize_parameters(iteration)
-    with torch.no_grad():
-        answers = model.spn.negatives(batch(0)["lq"])
-    results.put((rank, weights(model.net_g).tolist(), answers.flatten().tolist()))
-    dist.destroy_process_group()
-
-
 def test_two_ranks_keep_equal_networks_and_negatives(tmp_path):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [context.Process(target=on_a_rank, args=(rank, tmp_path, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = sorted(results.get(timeout=100) for _ in processes)
-    for process in processes:
-        process.join(60)
-    assert found[0][1:] == found[1][1:]
+    def on_a_rank(rank):
+        spn = {**SPN, "negatives": {"steps": [1, 2], "start": 0.3}}
+        opt = {**options(tmp_path, spn=spn), "dist": True, "rank": rank, "world_size": 2}
+        model = lookup("model", "SPNModel")(opt)
+        for iteration in range(1, 5):
+            model.feed_data(batch(10 * iteration + rank))  # every rank has its own images
+            model.optimize_parameters(iteration)
+        with torch.no_grad():
+            answers = model.spn.negatives(batch(0)["lq"])
+        return weights(model.net_g).tolist(), answers.flatten().tolist()
+
+    first, second = two_ranks.fork(on_a_rank, tmp_path)
+    assert first == second
