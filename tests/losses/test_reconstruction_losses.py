@@ -37,6 +37,12 @@ def test_ssim(window_size, sigma):
     assert loss(pred, target) > loss((pred + target) / 2, target)
 
 
+def test_the_window_has_its_size():
+    window = SSIMLoss(window_size=5, sigma=0.5).window
+    weights = np.exp(-(np.arange(-2.0, 3) ** 2) / 0.5)
+    np.testing.assert_allclose(window, weights / weights.sum(), rtol=1e-5)
+
+
 def test_ssim_is_taken_in_float32():
     pred, target = images(2, size=16)
     exact = SSIMLoss()(pred, target)
