@@ -164,7 +164,7 @@ def test_dcpts_biases_and_initialisation():
     network = Restormer(preset="dcpt", bias=True)
     biases = {key.split(".")[0] for key, _ in network.named_parameters() if key.endswith("bias")}
     assert biases == {"reduce_chan_level2", "reduce_chan_level3", "output"}
-    assert 0.015 < network.latent[0].attn.qkv.weight.std() < 0.02
+    assert 0.019 < network.latent[0].attn.qkv.weight.std() < 0.021
     assert not network.output.bias.any()
 
 
