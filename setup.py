@@ -91,7 +91,7 @@ setup(
     extras_require={
         # Not a hard dependency: pip would put the registry's copy beside a user's own checkout.
         "basicsr": ["basicsr>=1.4.2"],
-        "demo": ["scikit-image>=0.20"],
+        "demo": ["scikit-image>=0.20", "scikit-learn>=1.2", "matplotlib>=3.6"],
         "plots": ["scikit-learn>=1.2", "matplotlib>=3.6"],
         "pyiqa": ["pyiqa>=0.1.10"],
         "test": [

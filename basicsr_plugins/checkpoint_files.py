@@ -1,20 +1,16 @@
-"""Read and write checkpoint files without ever running what is inside them."""
+"""Bare weights out of any container of the field, and back into files that others read."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
-import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import torch
 
-from basicsr_plugins.errors import CheckpointError, DependencyError, one_of
+from basicsr_plugins.errors import CheckpointError, one_of
+from basicsr_plugins.training import checkpoint_io
 
 __all__ = ["read", "unwrap", "write"]
 
@@ -34,24 +30,9 @@ def read(path: Union[str, Path], entry: Optional[str] = None) -> dict[str, torch
 
     Raises:
         CheckpointError: No such file, not a checkpoint, or one that holds objects other than tensors and plain numbers.
+        DependencyError: The package safetensors is missing.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file.")
-    if path.suffix == ".safetensors":
-        return unwrap(_safetensors().load_file(path) if _is_safetensors(path) else _refuse(path), entry, str(path))
-    try:
-        with _plain_numbers():
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"{path}: refused, because it holds more than tensors, and unpickling that can run foreign code "
-            f"({reason}). Save only the state dict, or a .safetensors file, where the checkpoint comes from."
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: not a checkpoint that torch can read ({error}).") from error
-    return unwrap(content, entry, str(path))
+    return unwrap(checkpoint_io.read_checkpoint(path), entry, str(path))
 
 
 def unwrap(content: object, entry: Optional[str] = None, where: str = "state_dict") -> dict[str, torch.Tensor]:
@@ -105,57 +86,12 @@ def write(
 
     Raises:
         CheckpointError: The file cannot be written.
+        DependencyError: The package safetensors is missing.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    # own, contiguous memory for each tensor: safetensors refuses shared memory, and a view would save its whole base
-    weights = {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state_dict.items()
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
-            metadata = {"format": "pt"}
-            if network_opt is not None:
-                metadata["network_g"] = json.dumps(dict(network_opt))
-            _safetensors().save_file(weights, partial, metadata=metadata)
-        else:
-            torch.save({"params": weights}, partial)
-        os.replace(partial, path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ModuleNotFoundError:
-        raise DependencyError("safetensors files need the package safetensors: pip install safetensors.") from None
-    return safetensors.torch
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(9)
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
-
-
-def _refuse(path: Path) -> Any:
-    raise CheckpointError(f"{path}: not a safetensors file.")
-
-
-def _plain_numbers() -> Any:
-    """Let the unpickler also build NumPy numbers and argparse name spaces: harmless, and in published containers."""
-    safe_globals = getattr(torch.serialization, "safe_globals", None)
-    if safe_globals is None:  # torch before 2.5
-        return contextlib.nullcontext()
-    import numpy as np
-
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = {type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")}
-    allowed: list[Any] = [argparse.Namespace, np.dtype, *kinds]
-    allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return safe_globals(allowed)
+    if Path(path).suffix != ".safetensors":
+        checkpoint_io.save({"params": checkpoint_io.own_memory(state_dict)}, path)
+        return
+    metadata = {"format": "pt"}
+    if network_opt is not None:
+        metadata["network_g"] = json.dumps(dict(network_opt))
+    checkpoint_io.write_safetensors(state_dict, path, metadata)

@@ -1,4 +1,4 @@
-"""Real colour photographs that scikit-image carries in its wheel, as a data set without a download."""
+"""Real colour photographs that other packages carry in their wheels, as a data set without a download."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ __all__ = ["SPLIT", "write_demo_data"]
 
 #: Split by photograph: no scene is in both parts (the two motorcycle views show one scene).
 SPLIT = {
-    "train": ("astronaut", "coffee", "hubble_deep_field", "motorcycle_left", "motorcycle_right", "retina"),
+    "train": (
+        "astronaut", "china", "coffee", "flower", "grace_hopper", "hubble_deep_field", "motorcycle_left",
+        "motorcycle_right", "retina",
+    ),
     "test": ("chelsea", "rocket"),
-}
+}  # fmt: skip
+#: The others are scikit-image's.
+OF_SCIKIT_LEARN = ("china", "flower")
+OF_MATPLOTLIB = ("grace_hopper",)
 TILE = 128
 
 
@@ -26,7 +32,7 @@ def write_demo_data(folder: str | Path) -> dict[str, list[Path]]:
         The files of each part.
 
     Raises:
-        DependencyError: scikit-image is not installed.
+        DependencyError: One of the packages is not installed.
         DataError: A file of that name with other content is already there.
     """
     folder = Path(folder)
@@ -48,10 +54,22 @@ def write_demo_data(folder: str | Path) -> dict[str, list[Path]]:
 
 def _photograph(name: str):
     try:
+        if name in OF_SCIKIT_LEARN:
+            from sklearn.datasets import load_sample_image
+
+            return load_sample_image(f"{name}.jpg")
+        if name in OF_MATPLOTLIB:
+            import matplotlib.cbook
+            import numpy as np
+            from PIL import Image
+
+            with Image.open(matplotlib.cbook.get_sample_data(f"{name}.jpg", asfileobj=False)) as image:
+                return np.array(image)
         from skimage import data
     except ImportError as error:
         raise DependencyError(
-            "the demo photographs are in scikit-image's wheel: pip install basicsr-plugins[demo]."
+            "the demo photographs are in the wheels of scikit-image, scikit-learn and matplotlib: "
+            "pip install basicsr-plugins[demo]."
         ) from error
     if name.startswith("motorcycle"):
         left, right, _ = data.stereo_motorcycle()

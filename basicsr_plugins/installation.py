@@ -22,6 +22,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "peft": ("peft",),
     "safetensors": ("safetensors",),
     "scikit-image": ("scikit-image",),
+    "scikit-learn": ("scikit-learn",),
+    "matplotlib": ("matplotlib",),
 }
 #: what is missing without an optional package
 _OPTIONAL = {
@@ -29,6 +31,8 @@ _OPTIONAL = {
     "peft": "adapters (AdapterModel, AdapterBlendModel)",
     "safetensors": "reading and writing .safetensors",
     "scikit-image": "the demo photographs (demo-data)",
+    "scikit-learn": "the demo photographs (demo-data), the kNN probe",
+    "matplotlib": "the demo photographs (demo-data), every picture of a curve",
 }
 
 

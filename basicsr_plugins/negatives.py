@@ -118,8 +118,9 @@ class NegativeModels(nn.Module):
         if self.selection == "cycle":
             first = self.iteration * self.per_step
             return [(first + offset) % len(self.models) for offset in range(self.per_step)]
-        # from seed and iteration alone: the same on every rank, and nothing to save
-        generator = torch.Generator().manual_seed((self.seed << 32) ^ self.iteration)
+        # from seed and iteration alone: the same on every rank, and nothing to save. Torch's generator reads 32 bits of
+        # a seed; the odd factor keeps the sequences of two seeds far apart
+        generator = torch.Generator().manual_seed((self.seed * 2654435761 + self.iteration) % (1 << 32))
         return torch.randperm(len(self.models), generator=generator)[: self.per_step].tolist()
 
     @torch.no_grad()
@@ -276,9 +277,9 @@ def mix_start(negative: nn.Module, fresh: nn.Module, start: float) -> None:
 
 
 def _load(network: nn.Module, path: str) -> None:
-    from basicsr_plugins.training.checkpoint_io import load_state, pick_weights, read_checkpoint
+    from basicsr_plugins.training.checkpoint_io import load_state, read_weights
 
-    load_state(network, pick_weights(read_checkpoint(path), path, "params_ema"), path)
+    load_state(network, read_weights(path, "params_ema"), path)
 
 
 def _history_model() -> type:

@@ -207,7 +207,7 @@ def test_files_that_are_no_checkpoints(tmp_path, name):
     (tmp_path / name).write_text("not a checkpoint at all")
     with pytest.raises(CheckpointError, match=name):
         checkpoints.read(tmp_path / name)
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="no such checkpoint file"):
         checkpoints.read(tmp_path / f"missing{name}")
 
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from basicsr_plugins.archs.nafnet_arch import NAFNet
+from basicsr_plugins.archs.restormer_arch import Restormer
 from basicsr_plugins.errors import OptionError
 from basicsr_plugins.features import FeatureTap
 
@@ -40,6 +42,22 @@ def test_features_in_the_asked_order_with_gradients():
     inner.sum().backward()
     assert net.head.weight.grad is not None
     assert net.tail.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        (Restormer(preset="tiny"), "latent.0.attn.qkv"), (Restormer(preset="tiny"), "latent.0.ffn.project_out"),
+        (NAFNet(preset="tiny"), "middle_blks.0.conv1"), (NAFNet(preset="tiny"), "middle_blks.0.conv4"),
+    ],
+)  # fmt: skip
+def test_convolutions_that_are_computed_in_pieces_can_be_tapped(network, layer):
+    """Our blocks multiply with the weights of plain convolutions; a tapped one has to be called."""
+    image = torch.rand(1, 3, 16, 16)
+    expected = network(image)
+    output, [feature] = FeatureTap(network, [layer]).with_output(image)
+    assert feature.dim() == 4
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_forward_pass_ends_after_the_last_tapped_module():
@@ -91,6 +109,31 @@ def test_tokens_become_maps_of_the_images_shape(size):
     net, x = nn.Sequential(nn.Conv2d(3, 4, 1), Tokens()), torch.rand(2, 3, *size)
     [feature] = FeatureTap(net, ["1"])(x)
     assert torch.equal(feature, net[0](x)[..., ::2, ::2])
+
+
+def test_tokens_whose_grid_the_module_is_told():
+    class Block(nn.Module):
+        def forward(self, tokens, window, size):
+            return tokens + 0
+
+    class Padding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = Block()
+
+        def forward(self, x):
+            x = nn.functional.pad(x, (0, 1, 0, 1))
+            return self.block(x.flatten(2).transpose(1, 2), (2, 2), tuple(x.shape[-2:]))
+
+    image = torch.rand(2, 3, 5, 9)  # no such grid follows from the image, and the window is none
+    [feature] = FeatureTap(Padding(), ["block"])(image)
+    torch.testing.assert_close(feature, nn.functional.pad(image, (0, 1, 0, 1)))
+
+
+def test_a_compiled_network_runs_eagerly_where_its_hooks_are_seen():
+    net = Net()
+    net._compiled_call_impl = lambda *_: pytest.fail("compiled code sees no hooks")  # what net.compile() sets
+    assert FeatureTap(net, ["head"])(torch.rand(1, 3, 8, 8))[0].shape == (1, 4, 8, 8)
 
 
 def test_what_is_neither_map_nor_tokens():

@@ -392,10 +392,7 @@ def test_torchrun_on_cpus_trains_and_saves(folder):
         datasets={"train": {"batch_size_per_gpu": 1, "dataset_enlarge_ratio": 4}},
         val={"val_freq": 2, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
     )  # fmt: skip
-    options["datasets"]["val"] = {
-        "name": "v", "type": "DegradationDataset", "dataroot_gt": str(folder / "images"),
-        "degradations": tiny_runs.DEGRADATIONS,
-    }  # fmt: skip
+    options["datasets"]["val"] = tiny_runs.validation_set(folder / "images")
     tiny_runs.write_options(folder / "x.yml", options)
     torchrun = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29731", "-m", "basicsr_plugins")
     done = run_process(folder, *torchrun, "train", "-opt", "x.yml")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
+import inspect
 import sys
 
 import pytest
 import torch
+import two_ranks
 from torch import nn
 
 from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError
+from basicsr_plugins.negative_options import check_negatives
 from basicsr_plugins.negatives import NegativeModels, fresh_copy, output_spread
 
 
@@ -150,6 +152,8 @@ def test_adaptive_replaces_one_in_turn_when_the_error_spreads():
     assert negatives.update(net, spread, flat) == [1]
     assert negatives.update(net, spread, flat) == [0]
     torch.testing.assert_close(weights(negatives.models[1]), weights(net), rtol=1e-2, atol=1e-2)  # decay 0.001
+    higher = NegativeModels(net, mode="adaptive", count=2, threshold=10.0)
+    assert higher.update(net, spread, flat) == []
     with pytest.raises(OptionError, match="needs the output and the target"):
         negatives.update(net)
 
@@ -177,6 +181,13 @@ def test_fewer_per_step_is_an_unbiased_estimate(selection):
     for _ in range(rounds):
         chosen += negatives.chosen
         negatives.iteration += 1
+    if selection == "random":
+        other = NegativeModels(net, [1, 2, 3, 4], negatives_per_step=1, selection=selection, seed=1)
+        drawn = []
+        for _ in range(40):
+            drawn += other.chosen
+            other.iteration += 1
+        assert drawn != chosen[:40], "the seed decides"
     counts = [chosen.count(index) / rounds for index in range(4)]
     assert counts == pytest.approx([0.25] * 4, abs=0 if selection == "cycle" else 0.03)
     x = torch.rand(1, 3, 4, 4)
@@ -256,7 +267,11 @@ def test_precision_and_memory_order():
     assert lower.dtype == torch.float32
     assert not torch.equal(lower, exact)
     torch.testing.assert_close(lower, exact, rtol=0.05, atol=0.05)
-    torch.testing.assert_close(NegativeModels(net, [1], channels_last=True)(x), exact)
+    ordered = NegativeModels(net, [1], channels_last=True)
+    torch.testing.assert_close(ordered(x), exact)
+    convolutions = [module for module in ordered.modules() if isinstance(module, nn.Conv2d)]
+    assert all(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in convolutions)
+    assert NegativeModels(nn.Conv2d(3, 3, 3), [1], precision="bf16")(x).dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):  # None follows the network, fp32 does not
         assert torch.equal(NegativeModels(net, [1])(x), lower)
         assert torch.equal(NegativeModels(net, [1], precision="fp32")(x), exact)
@@ -316,29 +331,24 @@ def test_without_mmengine_the_error_says_what_to_install(monkeypatch):
         NegativeModels(Net())
 
 
-def on_a_rank(rank, meeting_point, results):
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=2)
-    torch.manual_seed(rank)  # BasicSR seeds its ranks differently
-    negatives = NegativeModels(nn.Conv2d(3, 3, 3), mode="random", count=2, seed=rank)
-    adaptive = NegativeModels(nn.Conv2d(3, 3, 3), mode="adaptive", count=2, threshold=0.5)
-    flat = torch.zeros(1, 3, 8, 8)
-    # only rank 1 is above the threshold by itself
-    due = adaptive.update(nn.Conv2d(3, 3, 3), flat + rank * 2 * torch.randn_like(flat), flat)
-    results.put((rank, torch.cat([p.flatten() for p in negatives.parameters()]).tolist(), due))
-    dist.destroy_process_group()
-
-
 def test_equal_on_two_ranks(tmp_path):
-    context = multiprocessing.get_context("fork")  # a spawned process would import everything again
-    results = context.Queue()
-    processes = [context.Process(target=on_a_rank, args=(rank, tmp_path / "meet", results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = sorted(results.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(60)
-    assert found[0][1:] == found[1][1:]
-    assert found[0][2] == [0]
+    def on_a_rank(rank):
+        negatives = NegativeModels(nn.Conv2d(3, 3, 3), mode="random", count=2, seed=rank)
+        adaptive = NegativeModels(nn.Conv2d(3, 3, 3), mode="adaptive", count=2, threshold=0.5)
+        flat = torch.zeros(1, 3, 8, 8)
+        # only rank 1 is above the threshold by itself
+        due = adaptive.update(nn.Conv2d(3, 3, 3), flat + rank * 2 * torch.randn_like(flat), flat)
+        return torch.cat([p.flatten() for p in negatives.parameters()]).tolist(), due
+
+    first, second = two_ranks.fork(on_a_rank, tmp_path)
+    assert first == second
+    assert first[1] == [0]
+
+
+def test_the_option_check_has_the_defaults_of_the_constructor():
+    constructor = inspect.signature(NegativeModels).parameters
+    checked = {
+        name: p for name, p in inspect.signature(check_negatives).parameters.items() if p.kind is not p.VAR_KEYWORD
+    }
+    assert len(checked) == 10
+    assert {name: p.default for name, p in checked.items()} == {name: constructor[name].default for name in checked}

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 import basicsr_plugins
-from basicsr_plugins import registration
+from basicsr_plugins import registration, stock
 from basicsr_plugins.errors import OptionError
 
 
@@ -47,6 +47,32 @@ def test_registering_twice_is_harmless():
     registration._registries.clear()
     basicsr_plugins.register()
     assert dict(iter(ARCH_REGISTRY)) == before
+
+
+def test_a_registration_that_was_broken_off_is_tried_again(monkeypatch):
+    registration._registries.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(stock, "mend", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            registration.register_all()
+    assert not registration._registries
+    registration.register_all()
+    assert registration._registries
+
+
+def test_what_was_provided_before_is_handed_over(forget):
+    from basicsr.utils.registry import LOSS_REGISTRY
+
+    forget.append(("loss", "EarlyLoss"))
+    registration._registries.clear()
+
+    @registration.provides("loss")
+    class EarlyLoss:
+        pass
+
+    assert "EarlyLoss" not in LOSS_REGISTRY
+    registration.register_all()
+    assert LOSS_REGISTRY.get("EarlyLoss") is EarlyLoss
 
 
 def test_a_name_that_is_taken_stays_and_ours_gets_a_suffix(forget, caplog):

@@ -53,6 +53,7 @@ def test_anchors_and_merges_work(tmp_path):
     options = load(tmp_path, "a: &x {lr: 1, type: Adam}\nb: {<<: *x, lr: 2}\nc: *x\n")
     assert options["b"] == {"lr": 2, "type": "Adam"}
     assert options["c"] == {"lr": 1, "type": "Adam"}
+    assert load(tmp_path, "a: {1: one, '1': text}\n")["a"] == {1: "one", "1": "text"}  # a number and a text
 
 
 @pytest.mark.parametrize(

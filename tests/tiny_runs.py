@@ -87,6 +87,11 @@ def option_file(images: Path, recipe: str = "plain", **changes: Any) -> dict[str
     return options
 
 
+def validation_set(images: Path) -> dict[str, Any]:
+    """Return the section of a validation set on ``images``."""
+    return {"name": "v", "type": "DegradationDataset", "dataroot_gt": str(images), "degradations": DEGRADATIONS}
+
+
 def write_base(path: Path) -> Path:
     """Write weights of ``NETWORK``, for recipes that start from some."""
     from basicsr_plugins import registration

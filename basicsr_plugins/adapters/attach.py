@@ -261,9 +261,9 @@ def _configs() -> dict[str, Any]:
 
 def _takes_convolutions(config_type: Any, given: Mapping[str, Any]) -> bool:
     """Try the method on one small convolution: PEFT has no list of what each method can adapt."""
-    probe = nn.Sequential(nn.Conv2d(64, 64, 1))
     try:
         with _Quiet(), torch.random.fork_rng(devices=[]):
+            probe = nn.Sequential(nn.Conv2d(64, 64, 1))
             _peft().get_peft_model(probe, config_type(**given, target_modules=["0"]))
     except (ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError):
         return False

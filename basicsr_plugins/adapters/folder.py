@@ -13,7 +13,8 @@ from typing import Any, Callable, Union
 
 import torch
 
-from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError, one_of
+from basicsr_plugins.errors import CheckpointError, OptionError, one_of
+from basicsr_plugins.training.checkpoint_io import read_checkpoint
 
 __all__ = ["CONFIG", "PROVENANCE", "WEIGHTS", "AdapterFolder", "find_adapters", "read_folder", "write_folder"]
 
@@ -58,23 +59,12 @@ class AdapterFolder:
             CheckpointError: The file is missing or broken.
             DependencyError: safetensors is not installed.
         """
-        try:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise DependencyError(
-                "Adapters are safetensors files: pip install peft (which brings safetensors)."
-            ) from error
         path = self.path / WEIGHTS
         if not path.is_file():
             raise CheckpointError(
                 f"{self.path}: there is no {WEIGHTS}, so this is not a complete adapter folder of PEFT."
             )
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from None
-        return {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
+        return {name.removeprefix("base_model.model."): tensor for name, tensor in read_checkpoint(path).items()}
 
     def check_base(self, found: str, where: str) -> None:
         """Refuse a network with other weights than the one that the adapter was trained on.

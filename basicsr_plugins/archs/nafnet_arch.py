@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Optional
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,17 +39,16 @@ class NAFBlock(nn.Module):
 
     Args:
         channels: Width.
-        pool: What takes the mean for the channel attention: global, or local in ``NAFNetLocal``.
     """
 
-    def __init__(self, channels: int, pool: nn.Module) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.conv1 = nn.Conv2d(channels, channels * 2, 1)
         self.conv2 = nn.Conv2d(channels * 2, channels * 2, 3, padding=1, groups=channels * 2)
         self.conv3 = nn.Conv2d(channels, channels, 1)
-        self.sca = nn.Sequential(pool, nn.Conv2d(channels, channels, 1))
+        self.sca = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1))
         self.conv4 = nn.Conv2d(channels, channels * 2, 1)
         self.conv5 = nn.Conv2d(channels, channels, 1)
         self.norm1 = ChannelLayerNorm(channels, eps=1e-6)
@@ -100,19 +99,6 @@ class NAFNet(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        self._build(img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums, padding, use_checkpoint, None)
-
-    def _build(
-        self,
-        img_channel: int,
-        width: int,
-        middle_blk_num: int,
-        enc_blk_nums: Sequence[int],
-        dec_blk_nums: Sequence[int],
-        padding: str,
-        use_checkpoint: bool,
-        local_sizes: Optional[tuple[tuple[int, int], tuple[int, int]]],
-    ) -> None:
         levels = len(enc_blk_nums)
         if len(dec_blk_nums) != levels:
             raise OptionError(
@@ -125,11 +111,7 @@ class NAFNet(nn.Module):
         self.multiple_of = 2**levels
 
         def stage(level: int, blocks: int) -> Stage:
-            def pool() -> nn.Module:
-                return nn.AdaptiveAvgPool2d(1) if local_sizes is None else _pool_at(level, levels, *local_sizes)
-
-            made = (NAFBlock(width * 2**level, pool()) for _ in range(blocks))
-            return Stage(*made, use_checkpoint=use_checkpoint)
+            return Stage(*(NAFBlock(width * 2**level) for _ in range(blocks)), use_checkpoint=use_checkpoint)
 
         self.intro = nn.Conv2d(img_channel, width, 3, padding=1)
         self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
@@ -199,16 +181,18 @@ class NAFNetLocal(NAFNet):
         train_size: Sequence[int] = (1, 3, 256, 256),
         fast_imp: bool = False,
     ) -> None:
-        nn.Module.__init__(self)
         if fast_imp:
             raise OptionError("fast_imp: only false is offered; true is an approximation with other results.")
         if len(train_size) != 4 or min(train_size) < 1:
             raise OptionError(f"train_size: four positive numbers (n, c, h, w), got {list(train_size)}.")
+        super().__init__(img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums, padding, use_checkpoint)
         side = (train_size[-2], train_size[-1])
         base = (int(side[0] * 1.5), int(side[1] * 1.5))
-        self._build(
-            img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums, padding, use_checkpoint, (side, base)
-        )
+        levels = len(self.encoders)
+        coarse_first = reversed(range(levels))
+        for level, stage in (*enumerate((*self.encoders, self.middle_blks)), *zip(coarse_first, self.decoders)):
+            for block in stage:
+                block.sca[0] = _pool_at(level, levels, side, base)
         self.eval()
 
 

@@ -107,7 +107,7 @@ def _write(args: argparse.Namespace, adapters: dict[str, Any], weights: dict[str
     path, key = args.base or recorded.get("path"), args.key or recorded.get("key", "params")
     if not path:
         raise OptionError("--base: the adapter does not say which checkpoint it was trained on; give it.")
-    state = checkpoint_io.pick_weights(checkpoint_io.read_checkpoint(path), path, key)
+    state = checkpoint_io.read_weights(path, key)
     merged = merge_adapters(state, adapters, weights, _network(args.opt), where=f"{path} [{key}]")
     checkpoint_io.save({"params": merged}, args.output)
     print(f"{args.output}: {path} with " + ", ".join(f"{weight:g} x {name}" for name, weight in weights.items()))

@@ -10,7 +10,7 @@ __all__ = ["add_parser"]
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    text = "write scikit-image's colour photographs as a small train/test set"
+    text = "write colour photographs that other packages carry as a small train/test set"
     parser = commands.add_parser("demo-data", help=text, description=text)
     parser.add_argument("dir", help="folder to write to")
     parser.set_defaults(func=_run)

@@ -11,11 +11,10 @@ from typing import Any, ClassVar, Optional, Union
 
 import numpy as np
 import torch
-from torch.utils import data
 
 from basicsr_plugins.data.files import need_folder
 from basicsr_plugins.data.loader_options import LoaderOptions, parse_dataset
-from basicsr_plugins.data.seeding import SampleSeeds
+from basicsr_plugins.data.seeding import SampleSeeds, SeededDataset
 from basicsr_plugins.errors import DataError, OptionError, PluginError
 from basicsr_plugins.options import option, positive
 from basicsr_plugins.registration import lookup, provides
@@ -40,7 +39,7 @@ class _Child:
 
 
 @provides("dataset")
-class AllInOneDataset(data.Dataset):
+class AllInOneDataset(SeededDataset):
     """Mix several data sets of any registered type, ours or BasicSR's; the label says which one a sample is from.
 
     The children's samples keep ``lq``, ``gt`` and the paths and get ``degradation``. A child takes ``len x ratio``
@@ -66,8 +65,6 @@ class AllInOneDataset(data.Dataset):
             - {type: PairedImageDataset, dataroot_lq: lol/low, dataroot_gt: lol/high, ratio: 60, label: 3}
     """
 
-    takes_virtual_index = True
-
     @dataclass
     class Options(LoaderOptions):
         """Options of AllInOneDataset."""
@@ -86,11 +83,11 @@ class AllInOneDataset(data.Dataset):
         io_backend: Optional[dict[str, Any]] = option(None, "handed to stock children; {type: disk} if left out")
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        self.options, where = parse_dataset(self.Options, opt, None)
+        options, where = parse_dataset(self.Options, opt, None)
+        super().__init__(options)
         self.opt = {**opt, "name": opt.get("name", "all_in_one")}
-        self._plan = plan_children(self.options, where)
+        self._plan = plan_children(options, where)
         self.datasets = [_build(child) for child in self._plan]
-        self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
         for position, child in enumerate(self.datasets):
             if isinstance(getattr(child, "seeds", None), SampleSeeds):
                 child.seeds.adopt(self.seeds, position)
@@ -134,22 +131,11 @@ class AllInOneDataset(data.Dataset):
                 names.setdefault(child.label + label, []).append(name)
         return {label: "/".join(dict.fromkeys(shared)) for label, shared in sorted(names.items())}
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next samples, for every child too."""
-        self.seeds.set_epoch(epoch)
-
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[index] for index in range(len(self)))
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        length = len(self)
-        if index < 0 or (index >= length and self.options.phase != "train"):
-            raise IndexError(f"sample {index} of {length}")
-        self.seeds.count(length)
-        repetition, place = divmod(index, length)
+        place, repetition = self._serve(index), index // len(self)
         number = int(np.searchsorted(self._ends, place, side="right"))
         dataset, places = self.datasets[number], self.lengths[number]
         inner = place - int(self._ends[number]) + places + repetition * places

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Optional
 
 import numpy as np
 import torch
-from torch.utils import data
 
 from basicsr_plugins.data.depth_maps import DepthMaps
 from basicsr_plugins.data.image_store import ImageStore, open_store
 from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
 from basicsr_plugins.data.ram_cache import cached
-from basicsr_plugins.data.seeding import SampleSeeds
+from basicsr_plugins.data.seeding import SeededDataset
 from basicsr_plugins.data.survey import Survey, survey_of
 from basicsr_plugins.degradations import Degradation, Degraded, build_degradation
 from basicsr_plugins.degradations.cutmix import CutMixOptions, degradation_cutmix
@@ -40,7 +39,7 @@ class _Entry:
 
 
 @provides("dataset")
-class DegradationDataset(data.Dataset):
+class DegradationDataset(SeededDataset):
     """Pairs made on the fly from clean images.
 
     Each sample is a dict: ``lq``, ``gt`` float32 ``(3, h, w)`` RGB in [0, 1], ``degradation`` (int label), ``lq_path``
@@ -67,9 +66,6 @@ class DegradationDataset(data.Dataset):
             - Haze                               # label 2
     """
 
-    #: BasicSR's sampler hands over indices beyond the length, so that repetitions within an epoch draw differently.
-    takes_virtual_index = True
-
     @dataclass
     class Options(PatchOptions):
         """Options of DegradationDataset."""
@@ -94,14 +90,14 @@ class DegradationDataset(data.Dataset):
         mask_threshold: float = option(10 / 255, "of rain_mask, on the rain layer as added", check=fraction)
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        self.options, where = parse_dataset(self.Options, opt, None)
+        options, where = parse_dataset(self.Options, opt, None)
+        super().__init__(options)
         self.opt = {**opt, "name": opt.get("name", "degradations")}
-        self.entries = _entries(self.options.degradations, where)
-        self.cutmix = _cutmix(self.options, self.entries, where)
-        self.store = cached(open_clean(self.options, where), self.options)
-        self.depth = DepthMaps.from_options(self.options, self.store, where)
+        self.entries = _entries(options.degradations, where)
+        self.cutmix = _cutmix(options, self.entries, where)
+        self.store = cached(open_clean(options, where), options)
+        self.depth = DepthMaps.from_options(options, self.store, where)
         self.num_degradations = max(entry.label for entry in self.entries) + 1
-        self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
         weights = np.array([entry.weight for entry in self.entries], dtype=np.float64)
         self._cumulative = np.cumsum(weights / weights.sum())
 
@@ -146,23 +142,13 @@ class DegradationDataset(data.Dataset):
         """Which degradation a sample gets: ``random``, ``cycle`` or ``all``."""
         return self.options.assign or ("random" if self.options.phase == "train" else "all")
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next samples."""
-        self.seeds.set_epoch(epoch)
-
     def __len__(self) -> int:
         return len(self.store) * (len(self.entries) if self.assign == "all" else 1)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[index] for index in range(len(self)))
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        options, length = self.options, len(self)
-        if index < 0 or (index >= length and options.phase != "train"):
-            raise IndexError(f"sample {index} of {length}")
-        self.seeds.count(length)
+        options, place = self.options, self._serve(index)
         rng = self.seeds.generator(index)
-        position, chosen = self._place(index % length, index, rng)
+        position, chosen = self._place(place, index, rng)
         path = self.store.paths[position]
         image = self.store.read(position)
         patch = choose_patch(image.shape, options, rng, path)
@@ -208,8 +194,8 @@ class DegradationDataset(data.Dataset):
         if self.assign == "all":
             return divmod(position, len(self.entries))
         if self.assign == "cycle":
-            # shifted with every pass, or an image would keep its degradation where their numbers share a factor
-            return position, (index + index // len(self.store) + self.seeds.epoch) % len(self.entries)
+            # shifted by one with every pass, so that each image meets every degradation in as many passes
+            return position, (position + index // len(self.store) + self.seeds.epoch) % len(self.entries)
         chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
         return position, min(chosen, len(self.entries) - 1)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Optional
-
-from torch.utils import data
 
 from basicsr_plugins.data.files import first_few, need_folder
 from basicsr_plugins.data.image_store import ImageStore, open_store
@@ -16,7 +14,7 @@ from basicsr_plugins.data.mat_store import MatStore
 from basicsr_plugins.data.pairing import Pairing, check_rule, pair_by_name, pair_from_list
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
 from basicsr_plugins.data.ram_cache import cached
-from basicsr_plugins.data.seeding import SampleSeeds
+from basicsr_plugins.data.seeding import SeededDataset
 from basicsr_plugins.data.survey import Survey, survey_of
 from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.options import non_negative, option
@@ -26,7 +24,7 @@ __all__ = ["PairedRuleDataset"]
 
 
 @provides("dataset")
-class PairedRuleDataset(data.Dataset):
+class PairedRuleDataset(SeededDataset):
     """Degraded and clean images on disk, paired by name, by a list, or side by side in one picture.
 
     Rules (``pair``): ``same``, ``same_stem``, ``prefix:k``, ``replace:a->b``, ``folder:a->b``, ``txtlist``, ``json``,
@@ -53,8 +51,6 @@ class PairedRuleDataset(data.Dataset):
           gt_size: 128
     """
 
-    takes_virtual_index = True
-
     @dataclass
     class Options(PatchOptions):
         """Options of PairedRuleDataset."""
@@ -77,14 +73,13 @@ class PairedRuleDataset(data.Dataset):
         label: int = option(0, "returned as 'degradation'", check=non_negative)
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        self.options, where = parse_dataset(self.Options, opt, None)
+        options, where = parse_dataset(self.Options, opt, None)
+        super().__init__(options)
         self.opt = {**opt, "name": opt.get("name", "paired")}
-        lq, gt = open_pair(self.options, where)
-        self.lq, self.gt = cached(lq, self.options), gt if gt is lq else cached(gt, self.options)
-        if gt is lq:
-            self.gt = self.lq
-        self.num_degradations = self.options.label + 1
-        self.seeds = SampleSeeds(self.options.seed, train=self.options.phase == "train")
+        lq, gt = open_pair(options, where)
+        self.lq = cached(lq, options)
+        self.gt = self.lq if gt is lq else cached(gt, options)
+        self.num_degradations = options.label + 1
 
     @classmethod
     def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
@@ -122,23 +117,12 @@ class PairedRuleDataset(data.Dataset):
         """Return how many labels the data set can return: its own plus one."""
         return parse_dataset(cls.Options, opt, where)[0].label + 1
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next samples."""
-        self.seeds.set_epoch(epoch)
-
     def __len__(self) -> int:
         return len(self.lq)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[index] for index in range(len(self)))
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        options, length = self.options, len(self)
-        if index < 0 or (index >= length and options.phase != "train"):
-            raise IndexError(f"sample {index} of {length}")
-        self.seeds.count(length)
+        options, position = self.options, self._serve(index)
         rng = self.seeds.generator(index)
-        position = index % length
         lq_path, gt_path = self.lq.paths[position], self.gt.paths[position]
         lq = self.lq.read(position)
         if options.pair == "concat":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Iterator
+from typing import Any, Optional
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
-__all__ = ["SampleSeeds"]
+from basicsr_plugins.data.loader_options import LoaderOptions
+
+__all__ = ["SampleSeeds", "SeededDataset"]
 
 _UNSET = -1
 
@@ -69,6 +72,36 @@ class SampleSeeds:
         """Become the seeds of a child data set: the parent's seed and epoch, and draws unlike those of its siblings."""
         self.seed, self.train, self._epoch = parent.seed, parent.train, parent._epoch
         self.salt = (*parent.salt, position + 1)
+
+
+class SeededDataset(Dataset):
+    """Base of our data sets: every draw from ``seeds``, every index the sampler may give.
+
+    Args:
+        options: The checked options.
+    """
+
+    #: BasicSR's sampler hands over indices beyond the length, so that repetitions within an epoch draw differently.
+    takes_virtual_index = True
+
+    def __init__(self, options: LoaderOptions) -> None:
+        self.options: Any = options
+        self.seeds = SampleSeeds(options.seed, train=options.phase == "train")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next samples."""
+        self.seeds.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def _serve(self, index: int) -> int:
+        """Count the sample at ``index``, which only training may take beyond the length, and return its place."""
+        length = len(self)
+        if index < 0 or (index >= length and self.options.phase != "train"):
+            raise IndexError(f"sample {index} of {length}")
+        self.seeds.count(length)
+        return index % length
 
 
 def _rank() -> int:

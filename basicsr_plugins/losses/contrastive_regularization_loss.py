@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Union
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from basicsr_plugins.losses.feature_distance import FeatureDistance, as_referenc
 from basicsr_plugins.losses.spn_loss import default_layers
 from basicsr_plugins.registration import provides
 
-__all__ = ["CR_LAYERS", "EPSILON", "ContrastiveRegularizationLoss", "contrast_ratio"]
+__all__ = ["CR_LAYERS", "EPSILON", "ContrastiveRegularizationLoss", "contrast_ratio", "contrast_sums"]
 
 #: AECR-Net's layers and weights (models/CR.py), shared by C2PNet.
 CR_LAYERS: dict[str, float] = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1}
@@ -21,6 +22,28 @@ EPSILON = 1e-7
 def contrast_ratio(positive: Tensor, negative: Tensor) -> Tensor:
     """Return ``d(a, p) / (d(a, n) + 1e-7)``."""
     return positive / (negative + EPSILON)
+
+
+def contrast_sums(
+    distance: FeatureDistance, output: Tensor, target: Tensor, negatives: Tensor, shares: Sequence[float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the layers' weighted sum of ratios and, detached, those of the distances above and below the bar.
+
+    Args:
+        distance: Of features, with the layers' weights.
+        output: The network's output ``(n, 3, h, w)``.
+        target: The clean image, of that shape.
+        negatives: ``(k, n, 3, h, w)``.
+        shares: The weight of each negative in the distance below the bar.
+    """
+    groups = {"positive": (as_references(target, output, "target"), [1.0]), "negative": (negatives, shares)}
+    ratio, above, below = 0.0, 0.0, 0.0
+    for layer, of in distance.layer_distances(output, groups).items():
+        weight, positive, negative = distance.weight(layer), of["positive"][0], of["negative"][0]
+        ratio = ratio + weight * contrast_ratio(positive, negative)
+        above = above + weight * positive.detach()
+        below = below + weight * negative.detach()
+    return ratio, above, below
 
 
 @provides("loss")
@@ -72,17 +95,9 @@ class ContrastiveRegularizationLoss(nn.Module):
             lq: The degraded input, of that shape.
         """
         self.distance.check_range(target, strict=True)
-        groups = {
-            "positive": (as_references(target, output, "target"), [1.0]),
-            "negative": (as_references(lq, output, "lq"), [1.0]),
-        }
-        loss, positive, negative = 0.0, 0.0, 0.0
-        for layer, of in self.distance.layer_distances(output, groups).items():
-            weight = self.distance.weight(layer)
-            loss = loss + weight * contrast_ratio(of["positive"][0], of["negative"][0])
-            positive = positive + weight * of["positive"][0].detach()
-            negative = negative + weight * of["negative"][0].detach()
-        return {"l_cr": self.loss_weight * loss, "cr_positive": positive, "cr_negative": negative}
+        negatives = as_references(lq, output, "lq")
+        ratio, positive, negative = contrast_sums(self.distance, output, target, negatives, [1.0])
+        return {"l_cr": self.loss_weight * ratio, "cr_positive": positive, "cr_negative": negative}
 
     def forward(self, output: Tensor, target: Tensor, lq: Tensor) -> Tensor:
         """Return the loss, a scalar; see ``terms`` for the shapes."""

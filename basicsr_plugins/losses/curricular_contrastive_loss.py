@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_plugins.errors import OptionError
-from basicsr_plugins.losses.contrastive_regularization_loss import CR_LAYERS, contrast_ratio
+from basicsr_plugins.losses.contrastive_regularization_loss import CR_LAYERS, contrast_sums
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
 from basicsr_plugins.losses.spn_loss import default_layers
 from basicsr_plugins.registration import provides
@@ -131,20 +131,10 @@ class CurricularContrastiveLoss(nn.Module):
             raise OptionError(
                 f"thresholds: {len(self.thresholds)} values for {len(others)} negatives; give one PSNR per negative."
             )
-        groups = {
-            "positive": (as_references(target, output, "target"), [1.0]),
-            "negative": (
-                torch.cat([others, as_references(lq, output, "lq")]),
-                [*self.negative_weights, self.lq_weight],
-            ),
-        }
-        loss, positive, negative = 0.0, 0.0, 0.0
-        for layer, of in self.distance.layer_distances(output, groups).items():
-            weight = self.distance.weight(layer)
-            loss = loss + weight * contrast_ratio(of["positive"][0], of["negative"][0])
-            positive = positive + weight * of["positive"][0].detach()
-            negative = negative + weight * of["negative"][0].detach()
-        return {"l_ccr": self.loss_weight * loss, "ccr_positive": positive, "ccr_negative": negative}
+        others = torch.cat([others, as_references(lq, output, "lq")])
+        shares = [*self.negative_weights, self.lq_weight]
+        ratio, positive, negative = contrast_sums(self.distance, output, target, others, shares)
+        return {"l_ccr": self.loss_weight * ratio, "ccr_positive": positive, "ccr_negative": negative}
 
     def forward(self, output: Tensor, target: Tensor, lq: Tensor, negatives: Union[Tensor, Sequence[Tensor]]) -> Tensor:
         """Return the loss, a scalar; see ``terms`` for the shapes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError
+from basicsr_plugins.training.checkpoint_io import read_checkpoint
 
 __all__ = ["BASICSR_FOLDER", "PLANS", "vgg_state_dict"]
 
@@ -81,16 +81,7 @@ def _from_file(backbone: str, path: Path) -> dict[str, Tensor]:
             f"weights: there is no file {str(path)!r}. Give the path of {backbone}'s weights "
             f"({_url(backbone).rsplit('/', 1)[-1]}), or one of: {', '.join(SOURCES)}."
         )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as problem:
-        raise CheckpointError(f"weights: cannot read {path}: {problem}") from problem
-    return _features_of(backbone, state, str(path))
+    return _features_of(backbone, read_checkpoint(path), str(path))
 
 
 def _features_of(backbone: str, state: object, origin: str) -> dict[str, Tensor]:

@@ -117,9 +117,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         if name != "e" or path is None or not hasattr(network, "load_by_name"):
             super().load_pretrained(name, network, key)
             return
-        weights = checkpoint_io.pick_weights(
-            checkpoint_io.read_checkpoint(path), path, key or paths.get("param_key_e", "params")
-        )
+        weights = checkpoint_io.read_weights(path, key or paths.get("param_key_e", "params"))
         network.load_by_name(weights, path, added=list(self.blend_options.add))
         stock.logger().info(f"Loading net_e from {path}: it knows {', '.join(stored_classes(weights, path))}.")
 
@@ -263,7 +261,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
 
     @staticmethod
     def _check_estimator(path: str, key: str, classes: list[str], added: dict[str, str]) -> None:
-        theirs = stored_classes(checkpoint_io.pick_weights(checkpoint_io.read_checkpoint(path), path, key), path)
+        theirs = stored_classes(checkpoint_io.read_weights(path, key), path)
         if set(theirs) - set(classes) or set(classes) - set(theirs) - set(added):
             raise CheckpointError(
                 f"path.pretrain_network_e: {path} was trained for {', '.join(theirs)}; the adapters here are "

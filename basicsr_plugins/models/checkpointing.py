@@ -1,4 +1,4 @@
-"""The half of the base model that saves, loads and resumes."""
+"""The part of the base model that saves, loads and resumes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Checkpointing:
         if path is None:
             return
         key = key or options.get(f"param_key_{name}", "params")
-        weights = checkpoint_io.pick_weights(checkpoint_io.read_checkpoint(path), path, key)
+        weights = checkpoint_io.read_weights(path, key)
         strict = options.get(f"strict_load_{name}", True)
         left_alone = checkpoint_io.load_state(network, weights, path, strict)
         stock.logger().info(f"Loading net_{name} from {path} [{key}].")
@@ -45,7 +45,7 @@ class Checkpointing:
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: Optional[str] = "params"
     ) -> None:
         """Load a checkpoint into a network (stock's interface)."""
-        weights = checkpoint_io.pick_weights(checkpoint_io.read_checkpoint(load_path), load_path, param_key)
+        weights = checkpoint_io.read_weights(load_path, param_key)
         checkpoint_io.load_state(self.get_bare_model(net), weights, load_path, strict)
 
     def save(self, epoch: int, current_iter: int) -> None:

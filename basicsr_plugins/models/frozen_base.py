@@ -65,7 +65,7 @@ class FrozenBase:
         folders = [folder for folder in folders if folder.base is not None]
         if folders:
             key = paths.get("param_key_g", "params")
-            found = fingerprint(checkpoint_io.pick_weights(checkpoint_io.read_checkpoint(path), path, key))
+            found = fingerprint(checkpoint_io.read_weights(path, key))
             for folder in folders:
                 folder.check_base(found, f"{path} [{key}]")
 

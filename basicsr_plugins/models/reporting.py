@@ -1,4 +1,4 @@
-"""The half of the base model that validates, remembers the best and writes the log."""
+"""The part of the base model that validates, remembers the best and writes the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every recipe: one training step, validation and checkpoints, in stock BasicSR's interface."""
+"""The base of every recipe, in stock BasicSR's interface: networks, losses, optimizers; the rest is mixed in."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.models.checkpointing import Checkpointing
 from basicsr_plugins.models.reporting import Reporting
 from basicsr_plugins.models.spn import SPN
+from basicsr_plugins.models.stepping import Stepping
 from basicsr_plugins.options import parse
 from basicsr_plugins.registration import provides
 from basicsr_plugins.training import distributed
-from basicsr_plugins.training.ema import update_average
 from basicsr_plugins.training.finite import FiniteGuard
 from basicsr_plugins.training.inference import Restorer
-from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build_scheduler, clip_gradients
+from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build_scheduler
 from basicsr_plugins.training.precision import Precision, allow_tf32
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.random_state import OwnStream
@@ -35,7 +35,7 @@ __all__ = ["RestorationModel"]
 
 
 @provides("model")
-class RestorationModel(Reporting, Checkpointing, SRModel):
+class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
     """Plain restoration (``lq`` in, ``gt`` wanted) and the engine under all our recipes.
 
     A recipe overrides ``phases``: a generator that yields named losses. After each ``yield`` the base runs that phase's
@@ -259,106 +259,6 @@ class RestorationModel(Reporting, Checkpointing, SRModel):
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """Set the learning rates of an iteration (stock's loop calls this)."""
         self.warm_up.step(current_iter, warmup_iter)
-
-    # -- one training step ------------------------------------------------------------------------------------------
-
-    #: What ``feed_data`` moves to the device, beside ``lq`` and ``gt``.
-    batch_keys: ClassVar[tuple[str, ...]] = ()
-
-    def feed_data(self, data: dict[str, Any]) -> None:
-        """Take a batch from the loader."""
-        self.batch: dict[str, Tensor] = {}
-        for key in ("lq", "gt", *self.batch_keys):
-            if key in data:
-                tensor = data[key].to(self.device, non_blocking=True)
-                if tensor.dim() == 4 and self.settings and self.settings.channels_last:
-                    tensor = tensor.contiguous(memory_format=torch.channels_last)
-                self.batch[key] = tensor
-        self.files = [str(path) for path in data.get("lq_path") or data.get("gt_path") or []]
-        self._publish()
-
-    def _publish(self) -> None:
-        for key in ("lq", "gt", *self.batch_keys):
-            if key in self.batch:
-                setattr(self, key, self.batch[key])
-            elif hasattr(self, key):
-                delattr(self, key)
-
-    def optimize_parameters(self, current_iter: int) -> None:
-        """Run every phase of one iteration, and step where its accumulation window ends."""
-        self.count_batch()
-        self.last_iter = current_iter
-        if self.settings.compile and hasattr(torch, "compiler"):
-            # a step may run a network several times: CUDA graphs may reuse their memory from here on
-            getattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)()
-        with self.random_stream:
-            self._train_one_iteration(current_iter)
-
-    def _train_one_iteration(self, current_iter: int) -> None:
-        every = self.settings.accumulate
-        if self.progressive:
-            self.batch = self.progressive.cut(self.batch, current_iter, self.scale)
-            self._publish()
-        if (current_iter - 1) % every == 0:
-            self._zero_gradients()
-            self.window_is_finite = True
-        losses: dict[str, Tensor] = OrderedDict()
-        finite = True
-        buffers = self.guard.remember_buffers(self.networks.values())
-        phases = self.phases(current_iter)
-        while finite:
-            with self.precision.autocast():
-                phase = next(phases, None)
-            if phase is None:
-                break
-            finite = self.guard.accepts(phase, current_iter, self.batch, self.files)
-            if finite:
-                total = sum(phase.values())
-                self.precision.backward(total / every if every > 1 else total)
-            for name, value in phase.items():
-                losses[name] = losses.get(name, 0) + value.detach()
-            del phase
-        phases.close()
-        if not finite:
-            self.guard.restore_buffers(buffers)
-        self.window_is_finite &= finite
-        self.logged = losses
-        if current_iter % every == 0:
-            if self.window_is_finite:
-                self._step(current_iter)
-            else:
-                self._zero_gradients()
-
-    def _zero_gradients(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """Return every parameter that some optimizer moves."""
-        return [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
-
-    def _step(self, current_iter: int) -> None:
-        parameters = self.trained_parameters()
-        distributed.average_gradients(parameters)
-        for optimizer in self.optimizers:
-            self.precision.unscale(optimizer)
-        norm = clip_gradients(parameters, self.settings.grad_clip)
-        if self.settings.grad_clip is not None:
-            self.logged["grad_norm"] = norm
-        if not torch.isfinite(norm):  # the same on every rank: the gradients were averaged
-            if not self.precision.lower_scale():
-                self.guard.refuse_gradients(norm, current_iter, self.files)
-            self._zero_gradients()
-            return
-        self.precision.step(self.optimizers)
-        for name, average in self.averages.items():
-            update_average(average, self.networks[name], self.ema_decay)
-        if self.spn:
-            self.logged.update(self.spn.after_step(self.net_g))
-
-    def get_current_log(self) -> dict[str, float]:
-        """Return the last iteration's losses as numbers, averaged over the ranks."""
-        return self.reduce_loss_dict(OrderedDict(self.logged))
 
     # -- validation -------------------------------------------------------------------------------------------------
 

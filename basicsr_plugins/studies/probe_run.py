@@ -101,7 +101,7 @@ def _network(path: str) -> nn.Module:
 def _load(network: nn.Module, path: str, key: Optional[str]) -> None:
     from basicsr_plugins.training import checkpoint_io
 
-    weights = checkpoint_io.pick_weights(checkpoint_io.read_checkpoint(path), path, key or "params_ema")
+    weights = checkpoint_io.read_weights(path, key or "params_ema")
     checkpoint_io.load_state(network, weights, path)
 
 

@@ -3,7 +3,7 @@
 arXiv 2502.12600 explains the failure of derainers by what is easier to learn, the clean signal or the degradation, and
 shows it on one-dimensional functions. The paper's settings are not public; those here follow its description.
 
-A clean function is f(x) = sum_{k=1..K} a_k sin(2 pi k x + phi_k) with a_k ~ N(0, 1) / k, a degradation g a burst of$
+A clean function is f(x) = sum_{k=1..K} a_k sin(2 pi k x + phi_k) with a_k ~ N(0, 1) / k, a degradation g a burst of
 high frequency, and a small 1-D residual network learns f from y = f + g. It is then tested on new functions with
 degradations that it never saw. Two numbers take the output apart, as E_R and E_B do for rain: ``removal``, how much of
 the degradation is gone, and ``background_error``, what else is wrong with the function.

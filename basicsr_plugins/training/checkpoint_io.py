@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -20,9 +21,11 @@ __all__ = [
     "is_complete",
     "load_state",
     "numbered_files",
+    "own_memory",
     "pick_weights",
     "prune",
     "read_checkpoint",
+    "read_weights",
     "remove_leftovers",
     "save",
     "write_safetensors",
@@ -108,8 +111,13 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: d
     except ImportError as error:
         raise DependencyError(f"{path}: pip install safetensors to write this format.") from error
     with atomic_path(path) as temporary:
-        # clones: safetensors refuses tensors that share memory, which tied weights do
-        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, temporary, metadata)
+        # safetensors refuses tensors that share memory, which tied weights do
+        save_file(own_memory(state), temporary, metadata)
+
+
+def own_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the CPU, each contiguous in memory of its own: saving a view would save its whole base."""
+    return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
 
 
 def read_checkpoint(path: str | Path) -> Any:
@@ -130,15 +138,38 @@ def read_checkpoint(path: str | Path) -> Any:
         try:
             return load_file(path)
         except Exception as error:  # the package raises types of its own
-            raise CheckpointError(f"{path} is not a complete safetensors file: {error}.") from error
+            raise CheckpointError(
+                f"{path}: cannot be read as safetensors ({error}). It is truncated or another kind of file."
+            ) from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _plain_numbers():
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint of tensors and plain values: {reason} It is truncated, no "
-            "checkpoint at all, or holds other objects, which are never loaded because loading them can run code."
+            "checkpoint at all, or holds other objects, which are refused because loading them can run code: save only "
+            "the state dict, or a .safetensors file, where it comes from."
         ) from error
+
+
+def _plain_numbers() -> contextlib.AbstractContextManager[Any]:
+    """Let the unpickler also build NumPy numbers and argparse name spaces: harmless, and in published containers."""
+    safe_globals = getattr(torch.serialization, "safe_globals", None)
+    if safe_globals is None:  # torch before 2.5
+        return contextlib.nullcontext()
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")}
+    allowed: list[Any] = [argparse.Namespace, np.dtype, *kinds]
+    allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return safe_globals(allowed)
+
+
+def read_weights(path: str | Path, key: str | None = "params") -> dict[str, Tensor]:
+    """Read the state dict in a checkpoint file; see ``read_checkpoint`` and ``pick_weights``."""
+    return pick_weights(read_checkpoint(path), path, key)
 
 
 def pick_weights(content: Any, path: str | Path, key: str | None = "params") -> dict[str, Tensor]:

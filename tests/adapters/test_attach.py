@@ -48,6 +48,29 @@ def test_a_fresh_adapter_is_the_base_and_only_it_trains(net, x):
     # rank 2: pointwise, attn_out and gate are 16 x 16; the default leaves 3x3 and depthwise convolutions alone
     assert sum(p.numel() for p in adapter.parameters()) == 3 * 2 * (16 + 16)
     assert {name.split(".")[0] for name in trained} == {"pointwise", "attn_out", "gate"}
+    config = adapter.wrapped.peft_config["default"]
+    assert (config.r, config.lora_alpha) == (2, 2)  # a scale of 1
+
+
+def test_trying_a_method_on_convolutions_draws_nothing():
+    from basicsr_plugins.adapters.attach import _configs, _takes_convolutions
+
+    before = torch.get_rng_state()
+    assert _takes_convolutions(_configs()["LORA"], {"r": 2})
+    assert not _takes_convolutions(_configs()["VERA"], {"r": 2})
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_fingerprint_is_of_names_shapes_and_values():
+    weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}
+    own = fingerprint(weights)
+    assert fingerprint({"b": weights["b"], "a": weights["a"].half()}) == own  # neither order nor type
+    for other in (
+        {"a": weights["a"].view(3, 2), "b": weights["b"]},
+        {"c": weights["a"], "b": weights["b"]},
+        {"a": weights["a"] + 1e-6 * (weights["a"] == 5), "b": weights["b"]},
+    ):
+        assert fingerprint(other) != own
 
 
 def test_saved_folder_is_plain_peft(net, x, tmp_path):
@@ -66,6 +89,7 @@ def test_saved_folder_is_plain_peft(net, x, tmp_path):
     record = json.loads((tmp_path / "rain" / "basicsr_plugins.json").read_text())
     assert record["iteration"] == 7
     assert record["base"]["fingerprint"] == fingerprint(base)
+    assert (tmp_path / "rain").stat().st_mode & 0o755 == 0o755  # others may read it
 
 
 def test_merge_gives_a_plain_network(net, x):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from basicsr_plugins.adapters import MODES, BlendedNetwork, Factor, blend_weights
-from basicsr_plugins.adapters.blend import cheaper_way
+from basicsr_plugins.adapters.blend import BlendedLayer, BlendWeights, cheaper_way
 from basicsr_plugins.adapters.factors import weight_change
 from basicsr_plugins.errors import DataError, OptionError, TrainingError
 
@@ -26,6 +26,12 @@ def merged_by_hand(net, adapters, weights):
     return plain
 
 
+def add_biases(factors):
+    """Let an adapter change the biases of a convolution and of a linear layer too."""
+    for name in ("first", "pointwise", "gate"):
+        factors[name] = factors[name]._replace(bias=torch.randn(factors[name].up.shape[0]))
+
+
 def assert_close(result, expected):
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=2e-5)
 
@@ -33,7 +39,7 @@ def assert_close(result, expected):
 @pytest.mark.parametrize("way", ["weights", "stacked", "auto"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_batch_of_images_equals_merged_weights_image_by_image(net, three, way, layout):
-    three["noise"]["first"] = three["noise"]["first"]._replace(bias=torch.randn(8))
+    add_biases(three["noise"])
     base = copy.deepcopy(net)
     blended = BlendedNetwork(net, three, way=way)
     x = torch.rand(4, 3, 12, 20).to(memory_format=layout)
@@ -67,6 +73,7 @@ def test_zero_up_factors_reproduce_the_base(net, three):
 
 def test_merged_network_is_plain_and_equal(net, three):
     keys, x = list(net.state_dict()), torch.rand(2, 3, 8, 8)
+    add_biases(three["rain"])
     blended = BlendedNetwork(net, three)
     weights = torch.tensor([0.1, 0.7, 0.2])
     plain = blended.merged(weights)
@@ -101,6 +108,7 @@ def test_with_one_task_all_modes_give_one_image(net, three):
 
 
 def test_spatial_weights_that_are_constant_equal_weights_per_image(net, three):
+    add_biases(three["noise"])
     blended, x = BlendedNetwork(net, three), torch.rand(2, 3, 12, 20)
     weights = torch.rand(2, 3)
     for size in ((12, 20), (3, 5), (1, 1)):
@@ -120,6 +128,16 @@ def test_spatial_weights_act_where_they_are(net, three):
     assert_close(y[..., :12], left[..., :12])  # four pixels from the border the output convolution sees one side only
     assert_close(y[..., 20:], right[..., 20:])
     assert (left - right).abs().max() > 1e-2
+
+
+def test_spatial_weights_are_averaged_into_smaller_maps_and_interpolated_into_larger_ones():
+    weights = BlendWeights()
+    values = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
+    weights.set(values, (4, 8))
+    assert weights.at(1, 1).item() == 0.5
+    across = weights.at(4, 8)[0, 0, 0]
+    assert across.diff().min() >= 0
+    assert ((across > 0) & (across < 1)).sum() == 4, "no hard edge between two tiles"
 
 
 def test_spatial_weights_on_tokens_windows_and_channels_last_grids():
@@ -194,6 +212,23 @@ def test_the_cheaper_way_follows_the_number_of_positions():
     assert cheaper_way(positions=256 * 256, inputs=48, outputs=144) == "weights"
     assert cheaper_way(positions=1, inputs=384, outputs=384) == "stacked"
     assert cheaper_way(positions=192, inputs=384, outputs=384) == "weights"  # 384 * 384 == 192 * 768
+
+
+def test_the_way_can_be_fixed(net, three, monkeypatch):
+    used = []
+    for way, method in (("stacked", "_stacked_conv"), ("weights", "merged_weight")):
+        original = getattr(BlendedLayer, method)
+
+        def noting(self, *arguments, original=original, way=way):
+            used.append(way)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(BlendedLayer, method, noting)
+    layers = {name: {"first": each["first"]} for name, each in three.items() if "first" in each}
+    for way in ("stacked", "weights"):
+        used.clear()
+        BlendedNetwork(copy.deepcopy(net), layers, way=way)(torch.rand(2, 3, 8, 8), torch.rand(2, 2))
+        assert used == [way]
 
 
 def test_wrong_weights_are_refused(net, three):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from basicsr_plugins.adapters import MODES, blend_weights
+from basicsr_plugins.adapters.modes import check_names
 from basicsr_plugins.errors import DataError, OptionError
 
 THREE = ["rain", "haze", "noise"]
@@ -52,6 +53,8 @@ def test_below_the_threshold_the_baseline_is_used():
     assert blend_weights("soft", THREE, P, threshold=0.5).tolist()[1] == [0, 0, 0]
     assert torch.equal(blend_weights("soft", THREE, P, threshold=0.5)[0], P[0])
     assert blend_weights("one_hot", THREE, P, threshold=0.5).tolist() == [[1, 0, 0], [0, 0, 0]]
+    just = torch.tensor([[0.5, 0.25, 0.25]])
+    assert torch.equal(blend_weights("soft", THREE, just, threshold=0.5), just)
 
 
 def test_maps_are_treated_pixel_by_pixel():
@@ -84,6 +87,10 @@ def test_bad_input_names_both_sides():
         blend_weights("soft", THREE, P[:, :2], ["rain", "fog"])
     with pytest.raises(DataError, match=r"degradation 5, but there are 3 classes .*rain, haze, noise.*adapter"):
         blend_weights("oracle", THREE, labels=torch.tensor([0, 5]))
+    with pytest.raises(DataError, match="2 shares per image were given, but there are 3 classes: rain, haze, noise"):
+        blend_weights("oracle", THREE, labels=torch.tensor([[0.5, 0.5]]))
+    with pytest.raises(OptionError, match="two adapters called 'rain'"):
+        check_names(["rain", "haze", "rain"])
     with pytest.raises(OptionError, match="oracle needs the true degradation"):
         blend_weights("oracle", THREE)
     with pytest.raises(OptionError, match="needs an estimator"):

@@ -120,6 +120,7 @@ def attend_by_loop(layer: OverlappingAttention, x: torch.Tensor) -> torch.Tensor
 def test_spatial_attention_equals_a_loop(size, overlap):
     torch.manual_seed(0)
     layer = OverlappingAttention(4, heads=2, window=4, overlap=overlap)
+    assert layer.reach == 4 + 4 * overlap
     nn.init.normal_(layer.position)
     x = torch.randn(1, 4, *size)
     with torch.no_grad():
@@ -129,7 +130,9 @@ def test_spatial_attention_equals_a_loop(size, overlap):
 # -- the segmentation head ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("feature", "size"), [((16, 24), (16, 24)), ((8, 12), (15, 23)), ((2, 3), (15, 24))])
+@pytest.mark.parametrize(
+    ("feature", "size"), [((16, 24), (16, 24)), ((8, 12), (15, 23)), ((2, 3), (15, 24)), ((4, 4), (9, 9))]
+)
 def test_head_gives_logits_for_each_pixel(feature, size):
     head = SegmentationHead(num_classes=4, in_channels=6, width=8)
     assert head(torch.rand(2, 6, *feature), size).shape == (2, 4, *size)
@@ -156,6 +159,16 @@ def test_estimator_takes_any_size(size):
 def test_one_tile_is_the_whole_image():
     net, x = DegradationEstimator(classes=["a", "b"], preset="tiny").eval(), torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(net.maps(x, 32).flatten(1), net(x))
+
+
+def test_the_whole_is_seen_through_a_small_view():
+    estimator, seen = DegradationEstimator(["rain"], width=8, view=32), []
+    estimator.whole.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.rand(1, 3, 64, 96)
+    estimator(x)
+    torch.testing.assert_close(seen[0], torch.nn.functional.adaptive_avg_pool2d(x, 32))
+    estimator(x[..., :20, :])
+    assert seen[1].shape[-2:] == (20, 32)
 
 
 def test_estimator_sees_noise_that_a_small_view_has_lost():

@@ -291,6 +291,16 @@ def test_classifier_mixes_features_of_other_than_square_sizes():
     assert all(torch.equal(*both) for both in zip(before, features))
 
 
+def test_classifier_weighs_its_features_by_a_softmax():
+    classifier = DegradationClassifier([4, 6], num_res_blocks=0)
+    classifier.mixing_weights.data = torch.tensor([0.3, -1.0])
+    first, second = torch.rand(2, 4, 16, 16), torch.rand(2, 6, 8, 8)
+    shares = torch.tensor([0.3, -1.0]).exp() / torch.tensor([0.3, -1.0]).exp().sum()
+    z = classifier.downsample_layers[0](first * shares[0])
+    z = classifier.downsample_layers[1](z + second * shares[1])
+    torch.testing.assert_close(classifier([first, second]), classifier.fc(z.mean(dim=(-2, -1))))
+
+
 def test_classifier_takes_every_second_pixel_of_features_of_one_size():
     torch.manual_seed(0)
     same = DegradationClassifier([8, 8, 8], num_classes=3, downsample=True)

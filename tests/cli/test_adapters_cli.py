@@ -10,6 +10,7 @@ from torch import nn
 
 from basicsr_plugins.adapters import BlendedNetwork, attach_adapter, find_adapters
 from basicsr_plugins.cli.main import main
+from basicsr_plugins.registration import lookup
 
 pytest.importorskip("peft")
 
@@ -43,8 +44,19 @@ def test_list_names_every_adapter_and_its_base(made, capsys):
     assert "there is no adapter here" in capsys.readouterr().err
 
 
+def net_of(blended):
+    """The base's state dict."""
+    return blended.merged(torch.zeros(len(blended.names))).state_dict()
+
+
 @pytest.mark.parametrize(
-    ("weights", "vector"), [(["rain=0.25", "haze=0.5"], [0.5, 0.25]), (["average"], [0.5, 0.5]), (["rain=1"], [0, 1])]
+    ("weights", "vector"),
+    [
+        (["rain=0.25", "haze=0.5"], [0.5, 0.25]),
+        (["average"], [0.5, 0.5]),
+        (["sum"], [1.0, 1.0]),
+        (["rain=1"], [0, 1]),
+    ],
 )
 def test_blend_writes_a_plain_checkpoint(made, weights, vector):
     net, folder = made
@@ -66,6 +78,15 @@ def test_merge_is_the_adapter_alone(made):
     x = torch.rand(1, 3, 5, 5)
     blended = BlendedNetwork(net, find_adapters(folder / "adapters"))
     torch.testing.assert_close(plain(x), blended(x, torch.tensor([[0.0, 1.0]])))
+    # weaker, from the average in a copy of the file that lies elsewhere
+    moved = folder / "elsewhere.pth"
+    (folder / "base.pth").rename(folder / "gone.pth")
+    zeros = {name: torch.zeros_like(value) for name, value in net_of(blended).items()}
+    torch.save({"params": zeros, "params_ema": net_of(blended)}, moved)
+    given = ["--weight", "0.5", "--base", str(moved), "--key", "params_ema"]
+    assert main(["adapters", "merge", str(folder / "adapters" / "rain"), *given, "-o", str(output)]) == 0
+    plain.load_state_dict(torch.load(output, weights_only=True)["params"])
+    torch.testing.assert_close(plain(x), blended(x, torch.tensor([[0.0, 0.5]])))
 
 
 def test_bad_input_is_one_message(made, capsys):
@@ -91,3 +112,23 @@ def test_other_methods_need_the_network(made, capsys):
     adapter.save(folder / "vera", "vera")
     assert main(["adapters", "merge", str(folder / "vera"), "-o", str(folder / "out.pth")]) == 1
     assert "vera adapter, which PEFT itself has to merge" in capsys.readouterr().err
+
+
+def test_the_option_file_says_which_network(tmp_path):
+    torch.manual_seed(0)
+    options = {"type": "UNet", "num_feat": 4, "num_level": 2}
+    (tmp_path / "x.yml").write_text(f"network_g: {options}", encoding="utf-8")
+    net = lookup("arch", "UNet")(num_feat=4, num_level=2).eval()
+    torch.save({"params": net.state_dict()}, tmp_path / "base.pth")
+    base, x = copy.deepcopy(net), torch.rand(1, 3, 8, 8)
+    given = {"r": 2, "bias": "lora_only", "target": "all"}
+    adapter = attach_adapter(net, given, path=str(tmp_path / "base.pth"))
+    for parameter in adapter.parameters():
+        parameter.data.normal_(std=0.3)
+    adapter.save(tmp_path / "biased", "biased")
+    output = tmp_path / "out.pth"
+    words = ["adapters", "merge", str(tmp_path / "biased"), "--weight", "0.5", "-opt", str(tmp_path / "x.yml")]
+    assert main([*words, "-o", str(output)]) == 0
+    expected = BlendedNetwork(copy.deepcopy(base), find_adapters(tmp_path / "biased"))(x, torch.tensor([[0.5]]))
+    base.load_state_dict(torch.load(output, weights_only=True)["params"])
+    torch.testing.assert_close(base(x), expected, rtol=1e-4, atol=1e-5)

@@ -70,6 +70,8 @@ def test_every_kind_of_offender_is_named_and_the_rest_counted(pairs, capsys):
     assert "3.png is 12 x 12 (h x w), smaller than gt_size 16" in out
     assert "1 clean images that nothing refers to" in out
     assert "extra.png" in out
+    assert check(pairs, {"train": section(pairs)}, "--show", "2") == 1
+    assert "... and 6 more" in capsys.readouterr().out
 
 
 def test_damage_inside_a_file_needs_the_full_look(pairs, capsys):

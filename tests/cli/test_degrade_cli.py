@@ -45,13 +45,16 @@ def test_copies_are_written_and_the_manifest_rebuilds_them(photos, tmp_path):
     assert manifest["degradation"]["type"] == "Rain"
     assert [entry["image"] for entry in manifest["images"]] == ["a.png", "b.jpg", "c.png"]
     assert all(entry["params"]["severity"] == 0.5 for entry in manifest["images"])
+    assert len({entry["params"]["field_seed"] for entry in manifest["images"]}) == 3
     run(photos, tmp_path / "again", "--manifest", tmp_path / "one" / "manifest.json")
     assert files(tmp_path / "again") == first
     run(photos, tmp_path / "same", "--with", "rain", "--severity", 0.5, "--seed", 1)
     assert files(tmp_path / "same") == first
     run(photos, tmp_path / "other", "--with", "rain", "--severity", 0.5, "--seed", 2)
     assert files(tmp_path / "other") != first
-    assert cv2.imread(str(tmp_path / "one" / "c.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    deep = cv2.imread(str(tmp_path / "one" / "c.png"), cv2.IMREAD_UNCHANGED)
+    assert deep.dtype == np.uint16
+    assert deep.max() > 60000
 
 
 def test_an_image_does_not_depend_on_its_neighbours(photos, tmp_path):
@@ -100,7 +103,14 @@ def test_bad_input_is_refused_and_writes_nothing(photos, tmp_path):
     run(photos, out, "--with", "rain")
     with pytest.raises(DataError, match=r"3 file\(s\) are there already: a\.png"):
         run(photos, out, "--with", "noise")
+    manifest = out / "manifest.json"
+    with pytest.raises(DataError, match=r"3 file\(s\) are there already"):
+        run(photos, out, "--manifest", manifest)
+    assert run(photos, out, "--manifest", manifest, "--overwrite") == 0
     assert run(photos, out, "--with", "noise", "--overwrite") == 0
+    (photos / "b.jpg").unlink()
+    with pytest.raises(DataError, match=r"1 of its images are not in .*: b\.jpg"):
+        run(photos, tmp_path / "less", "--manifest", manifest)
 
 
 def test_the_list_names_everything(photos, capsys):

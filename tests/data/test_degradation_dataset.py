@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from basicsr_plugins.data.degradation_dataset import DegradationDataset
+from basicsr_plugins.data.loader_options import PatchOptions
+from basicsr_plugins.data.patches import choose_patch
 from basicsr_plugins.errors import DataError, OptionError
 
 
@@ -49,6 +51,13 @@ def test_pixels_are_rgb_and_equal_to_the_file(photos):
     torch.testing.assert_close(dataset[2]["lq"], dataset[2]["gt"], rtol=0, atol=0)
 
 
+def test_the_threshold_of_the_rain_mask_is_an_option(photos):
+    rain = [{"type": "Rain", "preset": "large", "beta": 1.0}]
+    low, high = (make(photos, degradations=rain, return_mask=True, mask_threshold=at)[0] for at in (0.05, 0.6))
+    assert torch.equal(low["lq"], high["lq"])
+    assert high["rain_mask"].sum() < low["rain_mask"].sum()
+
+
 def test_random_assignment_follows_weights_and_labels(photos):
     dataset = make(
         photos, degradations=[{"type": "Haze", "weight": 3, "label": 4}, {"type": "GaussianNoise", "label": 1}]
@@ -57,6 +66,13 @@ def test_random_assignment_follows_weights_and_labels(photos):
     assert labels.count(4) == pytest.approx(150, abs=25)
     assert set(labels) == {1, 4}
     assert dataset.num_degradations == 5
+    named = [
+        {"type": "Haze", "label": 4},
+        "Rain",
+        {"type": "Snow", "label": 4, "name": "flakes"},
+        {"type": "Haze", "label": 4},
+    ]
+    assert DegradationDataset.label_names({"dataroot_gt": "x", "degradations": named}) == {1: "rain", 4: "haze/flakes"}
     assert DegradationDataset.labels({"dataroot_gt": "x", "degradations": [{"type": "Haze", "label": 4}]}) == 5
 
 
@@ -76,6 +92,15 @@ def test_assign_cycle_is_even_and_moves_with_every_pass(photos):
     assert [dataset[index + 5]["degradation"] for index in range(5)] != first
     dataset.set_epoch(1)
     assert [dataset[index]["degradation"] for index in range(5)] != first
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+def test_assign_cycle_shows_each_image_with_every_degradation(photos, count):
+    dataset = make(photos, gt_size=8, assign="cycle", degradations=["Clean", *[{"type": "BitDepth"}] * (count - 1)])
+    dataset.set_epoch(0)
+    for image in range(5):
+        labels = [dataset[image + 5 * repeat]["degradation"] for repeat in range(count)]
+        assert sorted(labels) == list(range(count))
 
 
 def test_validation_takes_the_whole_image_the_centre_or_a_multiple(photos):
@@ -107,6 +132,13 @@ def test_training_crops_and_turns(photos):
     assert len(used) == 8
 
 
+def test_every_window_can_be_cut():
+    options = PatchOptions(phase="train", gt_size=24)
+    rng = np.random.default_rng(0)
+    patches = [choose_patch((25, 26), options, rng, "x") for _ in range(60)]
+    assert {(patch.top, patch.left) for patch in patches} == {(top, left) for top in range(2) for left in range(3)}
+
+
 def test_mean_and_std_normalise_as_in_basicsr(photos):
     plain = make(photos, phase="val", degradations=["Clean"])[0]
     scaled = make(photos, phase="val", degradations=["Clean"], mean=[0.5, 0.4, 0.3], std=[0.5, 0.25, 0.2])[0]
@@ -126,6 +158,11 @@ def test_cutmix_labels_pixels(photos):
         mixed += len(labels.unique()) == 2
         assert sample["degradation"] == labels.flatten().mode().values
     assert mixed > 12
+    for sample in make(photos, cutmix={"probability": 1.0, "regions": 3}, return_params=True):
+        params = json.loads(sample["params"])
+        kinds = [params["ground"]["type"], *(region["type"] for region in params["regions"])]
+        assert len(kinds) == 4
+        assert all(one != other for one, other in zip(kinds, kinds[1:]))
     never = make(photos, cutmix={"probability": 0.0})[0]
     assert (never["degradation_map"] == never["degradation"]).all()
 
@@ -174,9 +211,11 @@ def test_grey_alpha_and_sixteen_bit_files(tmp_path):
 def test_meta_file_recursion_and_lmdb_name_the_same_images(photos, tmp_path):
     nested = tmp_path / "nested" / "inner"
     shutil.copytree(photos, nested)
-    (tmp_path / "list.txt").write_text("1.png (41,50,3)\n3.png\n", encoding="utf-8")
+    shutil.copy(photos / "4.png", photos / "one more.png")
+    (tmp_path / "list.txt").write_text("1.png (41,50,3)\n3.png\none more.png\n", encoding="utf-8")
     listed = make(photos, meta_info_file=str(tmp_path / "list.txt"))
-    assert [path.rsplit("/", 1)[-1] for path in listed.store.paths] == ["1.png", "3.png"]
+    assert [path.rsplit("/", 1)[-1] for path in listed.store.paths] == ["1.png", "3.png", "one more.png"]
+    (photos / "one more.png").unlink()
     assert len(make(tmp_path / "nested", recursive=True)) == 5
     with pytest.raises(DataError, match=r"sub-folders \(inner\): set 'recursive: true'"):
         make(tmp_path / "nested")

@@ -93,6 +93,11 @@ def test_lists(reside):
         reside, dataroot_lq=str(reside), dataroot_gt=None, pair="txtlist", pair_list=str(reside / "list.txt")
     )
     assert dataset[0]["gt_path"].endswith("gt/2.png")
+    (reside / "list.txt").write_text("hazy/0_0.8_0.04.jpg gt/2.png\n", encoding="utf-8")
+    other = {"pair": "txtlist", "pair_list": str(reside / "list.txt"), "list_order": "lq_gt"}
+    sample = make(reside, dataroot_lq=str(reside), dataroot_gt=None, **other)[0]
+    assert sample["lq_path"].endswith("0_0.8_0.04.jpg")
+    assert sample["gt_path"].endswith("gt/2.png")
     with pytest.raises(OptionError, match=r"pair_list: this option is required by the rule 'txtlist'"):
         make(reside, pair="txtlist")
     with pytest.raises(OptionError, match=r"pair_list: only read by"):

@@ -35,7 +35,9 @@ def test_smaller_subsets_lie_in_larger_ones():
 
 def test_backgrounds_are_counted_in_tiles(backgrounds):
     assert len(make(backgrounds)) == 6 * 2 * 3
-    assert len(make(backgrounds, tile="centre")) == 6
+    centres = make(backgrounds, tile="centre")
+    assert len(centres) == 6
+    assert all(path.endswith("[19:34]") for path in centres.store.paths)  # 32 of 70 x 100 pixels
     small, large = make(backgrounds, num_backgrounds=4), make(backgrounds, num_backgrounds=9)
     assert len(small) == 4
     assert set(small.store.paths) < set(large.store.paths)
@@ -71,6 +73,9 @@ def test_several_rain_ranges(backgrounds):
     assert min(lengths) < 36
     assert max(lengths) > 44
     assert mixed.num_degradations == 1
+    labelled = make(backgrounds, label=3)
+    assert labelled[0]["degradation"] == 3
+    assert RainSynthesisDataset.labels(opt(backgrounds, label=3)) == 4
 
 
 def test_errors_are_found_before_training(backgrounds):

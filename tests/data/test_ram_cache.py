@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
@@ -40,6 +41,15 @@ def test_the_limit_holds_and_the_rest_is_decoded_each_time(photos, monkeypatch):
         for position in range(5):
             cache.read(position)
     assert len(reads) == 2 + 2 * 3
+
+
+def test_sixteen_bits_are_kept_as_sixteen_bits(tmp_path, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 65536, (20, 24, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), image)
+    cache = RamCache(open_store(str(tmp_path), "x"), 1.0)
+    np.testing.assert_array_equal(cache.read(0), image)
+    monkeypatch.setattr(image_store, "read_image", lambda path: 1 / 0)  # never again from the file
+    np.testing.assert_array_equal(cache.read(0), image)
 
 
 def _fill(cache, position, queue):

@@ -146,13 +146,14 @@ def test_children_of_a_mix_draw_unlike_each_other(photos):
         for key, value in options(photos).items()
         if key in ("type", "dataroot_gt", "degradations", "gt_size")
     }
-    child["degradations"] = [{"type": "GaussianNoise", "sigma": 25, "label": 0}]
-    mix = build_dataset(
-        {"name": "m", "type": "AllInOneDataset", "phase": "train", "children": [child, child], "seed": 1}
-    )
+    child["degradations"] = [{"type": "GaussianNoise", "sigma": 25, "label": 0, "clip": False}]
+    mix = build_dataset({"name": "m", "type": "AllInOneDataset", "phase": "train", "children": [child] * 3, "seed": 1})
     mix.set_epoch(0)
-    half = len(mix) // 2
-    assert not torch.equal(mix[0]["lq"] - mix[0]["gt"], mix[half]["lq"] - mix[half]["gt"])
+    first, second, third = (mix[len(mix) // 3 * number] for number in range(3))
+    for one, other in ((first, second), (second, third)):
+        assert one["gt_path"] == other["gt_path"]
+        assert not torch.equal(one["gt"], other["gt"])  # the same picture, cut elsewhere
+        assert not torch.allclose(one["lq"] - one["gt"], other["lq"] - other["gt"], atol=1e-3)
 
 
 def test_seeds_object_by_itself():

@@ -31,6 +31,41 @@ def test_each_pixel_comes_from_the_degradation_that_the_map_names():
         assert (labels == 1).sum() == (bottom - top) * (right - left)
 
 
+def test_layers_of_the_ground_end_at_the_region_and_stay_the_grounds_own():
+    image = np.full((40, 50, 3), 0.2, dtype=np.float32)
+    kept = {}
+
+    class Remembering:
+        def __init__(self, degradation):
+            self.degradation = degradation
+
+        def __call__(self, image, rng):
+            kept["ground"] = self.degradation(image, rng)
+            return kept["ground"]
+
+    rain, noise = entries()[1][0], entries()[0][0]
+    drawn = np.random.default_rng(2)
+    result, labels = degradation_cutmix(image, [(Remembering(rain), 1), (noise, 3)], drawn, CutMixOptions())
+    ground = rain.rebuild(image, result.params["ground"]).layers["rain"]
+    assert (labels == 3).any()
+    np.testing.assert_array_equal(result.layers["rain"], np.where(labels == 1, ground, 0))
+    np.testing.assert_array_equal(kept["ground"].layers["rain"], ground)  # a layer may be somebody's only copy
+
+
+def test_alpha_shapes_the_rectangles():
+    image = np.zeros((40, 50, 3), dtype=np.float32)
+
+    def spread(alpha):
+        shares = []
+        for seed in range(80):
+            options = CutMixOptions(alpha=alpha)
+            _, labels = degradation_cutmix(image, entries()[:2], np.random.default_rng(seed), options)
+            shares.append((labels == 1).mean())
+        return np.std(shares)
+
+    assert spread(30.0) < 0.7 * spread(0.3)  # all near one half of the image, against nearly nothing or nearly all
+
+
 def test_several_regions_and_int64_map():
     image = np.random.default_rng(0).random((40, 50, 3), dtype=np.float32)
     _, labels = degradation_cutmix(image, entries(), np.random.default_rng(2), CutMixOptions(regions=2))

@@ -66,7 +66,16 @@ def test_gradient_only_into_the_output():
 
 def test_terms_name_both_distances():
     output, target, lq = images(3)
-    assert set(tiny_loss().terms(output, target, lq)) == {"l_cr", "cr_positive", "cr_negative"}
+    terms = tiny_loss().terms(output.requires_grad_(), target, lq)
+    assert set(terms) == {"l_cr", "cr_positive", "cr_negative"}
+    features = TinyFeatures()
+    for name, reference in (("cr_positive", target), ("cr_negative", lq)):
+        with torch.no_grad():
+            a, b = features(output), features(reference)
+        expected = sum(weight * mean_absolute(a[layer], b[layer]) for layer, weight in TINY.items())
+        assert terms[name].item() == pytest.approx(expected, rel=1e-5)
+        assert not terms[name].requires_grad
+    assert torch.isfinite(tiny_loss()(lq, target, lq)), "an output that is the input still has a loss"
 
 
 def test_wrong_input():
@@ -75,5 +84,7 @@ def test_wrong_input():
         tiny_loss()(output, target[..., :4, :4], lq)
     with pytest.raises(DataError, match="images out of range"):
         tiny_loss()(output, target * 2 - 1, lq)
+    with pytest.raises(DataError, match="images out of range"):
+        tiny_loss()(output, target * 1.2, lq)  # an output may leave the range a little, data may not
     with pytest.raises(OptionError, match="loss_weight"):
         tiny_loss(loss_weight=-0.1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from spn_reference import TinyFeatures, images, mean_absolute
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.losses.curricular_contrastive_loss import (
     ITS_THRESHOLDS,
     CurricularContrastiveLoss,
@@ -49,6 +49,12 @@ def test_curriculum_weights_at_the_start_and_on_the_way():
     weights, of_input = curriculum_weights(33.0, ITS_THRESHOLDS)
     assert weights[3] / weights[4] == pytest.approx(1.25 / 0.75)  # surpassed: more; still better: less
     assert sum(weights) + of_input == pytest.approx(1.0)
+    weights, _ = curriculum_weights(17.0, [17.0, 19.0])
+    assert weights[0] == weights[1]  # reached is not surpassed
+    loss = tiny_loss(thresholds=[20.0, 30.0], curriculum_step=0.5, input_weight=3.0)
+    loss.update_curriculum(25.0, 0.9)
+    assert loss.negative_weights == pytest.approx([1.5 / 5, 0.5 / 5])
+    assert loss.lq_weight == pytest.approx(3 / 5)
 
 
 def test_moves_on_only_when_both_metrics_improve():
@@ -96,3 +102,5 @@ def test_wrong_input():
         tiny_loss(thresholds=[])
     with pytest.raises(OptionError, match=r"curriculum_step in \[0, 1\)"):
         tiny_loss(curriculum_step=1.0)
+    with pytest.raises(DataError, match="images out of range"):
+        tiny_loss(thresholds=[20.0])(output, target * 1.2, lq, [negative])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from spn_reference import TinyFeatures, images, mean_absolute
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.errors import DataError, OptionError
 from basicsr_plugins.losses.pcl_loss import PCLLoss
 from basicsr_plugins.losses.pcl_samples import blurred, pcl_negatives, pcl_positives, sharpened
 
@@ -60,6 +60,18 @@ def test_other_forms_written_out():
     ratios = [mean_absolute(a[k], p[k]) / (mean_absolute(a[k], n[k]) + 3e-7) for k in LAYERS]
     value = tiny_loss(form="l1").contrast(output, [positive], [negative]).item()
     assert value == pytest.approx(sum(ratios) / len(ratios), rel=1e-4)
+    weighted = PCLLoss(features=TinyFeatures(), layers={"first": 0.25, "second": 1.0}, form="l1")
+    value = weighted.contrast(output, [positive], [negative]).item()
+    assert value == pytest.approx((0.25 * ratios[0] + ratios[1]) / 1.25, rel=1e-4)
+
+
+def test_options_reach_the_samples_and_the_loss():
+    output, target, lq = images(3, size=16)
+    loss = tiny_loss(loss_weight=2.0, positives=1, negatives=2, seed=4)
+    positive, negative = loss.samples(target, lq)
+    assert (len(positive), len(negative)) == (2, 3)
+    loss.generator.manual_seed(4)
+    assert loss(output, target, lq).item() == pytest.approx(2 * loss.contrast(output, positive, negative).item())
 
 
 @pytest.mark.parametrize("form", ["infonce", "cosine", "l1"])
@@ -97,6 +109,8 @@ def test_sharpening_is_pils():
         theirs = np.asarray(ImageEnhance.Sharpness(Image.fromarray(pixels)).enhance(factor), dtype=np.float32) / 255
         found = sharpened(ours, torch.tensor([factor]))[0].permute(1, 2, 0).numpy()
         np.testing.assert_allclose(found, theirs, atol=2.1 / 255)
+    strong = sharpened(torch.from_numpy(pixels % 2).permute(2, 0, 1)[None].float(), torch.tensor([3.0]))
+    assert (strong.min(), strong.max()) == (0, 1), "sharpening ends at black and white"
 
 
 def test_blur_keeps_the_mean_and_lowers_the_contrast():
@@ -107,6 +121,30 @@ def test_blur_keeps_the_mean_and_lowers_the_contrast():
     torch.testing.assert_close(found.mean(), image.mean(), atol=5e-3, rtol=0)
     flat = torch.full((2, 3, 16, 16), 0.4)
     torch.testing.assert_close(blurred(flat), flat)
+    tiny = torch.rand(1, 3, 4, 4)
+    assert blurred(tiny).shape == tiny.shape  # smaller than the largest kernel
+
+
+def test_blurs_are_drawn_as_published():
+    """A point's picture is the kernel: odd sizes 3 to 11 in equal parts, deviations up to 2, a new one per image."""
+    points = torch.zeros(300, 1, 21, 21)
+    points[:, :, 10, 10] = 1
+    rows = blurred(points, torch.Generator().manual_seed(0)).sum(dim=-1)[:, 0]
+    assert len({tuple(row.tolist()) for row in rows}) > 290
+    supports = (rows > 0).sum(dim=1)
+    assert set(supports.tolist()) == {3, 5, 7, 9, 11}
+    assert (supports <= 5).float().mean() == pytest.approx(0.45, abs=0.1)
+    deviations = (rows * (torch.arange(21.0) - 10) ** 2).sum(dim=1).sqrt()
+    assert 1.88 < deviations.max() < 2
+
+
+def test_sharpening_factors_are_drawn_as_published():
+    images = 0.4 + 0.02 * torch.rand(200, 3, 6, 6)  # faint, so that nothing is cut off
+    smooth = sharpened(images, torch.zeros(200))
+    moved = pcl_positives(images, 1, torch.Generator().manual_seed(0))[1] - smooth
+    factors = (moved * (images - smooth)).flatten(1).sum(1) / (images - smooth).square().flatten(1).sum(1)
+    assert 0.49 < factors.min() < 0.6
+    assert 2.9 < factors.max() < 3.01
 
 
 def test_samples_are_drawn_as_published():
@@ -136,3 +174,6 @@ def test_wrong_options():
         tiny_loss(form="infonse")
     with pytest.raises(OptionError, match="must be 0 or more"):
         tiny_loss(positives=-1)
+    output, target, lq = images(3, size=16)
+    with pytest.raises(DataError, match="images out of range"):
+        tiny_loss()(output, target * 1.2, lq)

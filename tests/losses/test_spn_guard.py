@@ -140,8 +140,55 @@ def test_each_sign_by_itself():
     # without the loss a rising error is none of its business
     alone = SPNGuard(window=2, check_every=1)
     assert [observe(alone, error) for error in (0.1, 0.1, 0.1, 1.0, 1.0, 1.0)] == [None] * 6
+    # a first batch that is low by luck is no yardstick
+    lucky = SPNGuard(window=5, check_every=1)
+    assert [observe(lucky, error, 0.01) for error in [0.01] + [0.1] * 12] == [None] * 13
     broken = SPNGuard(window=1, check_every=1)
     assert "not finite" in observe(broken, float("nan"), 0.1)
+
+
+def places(sentences):
+    """When something was said, counted from 1."""
+    return [place for place, sentence in enumerate(sentences, start=1) if sentence]
+
+
+def test_checks_wait_for_a_full_window_at_the_start_and_after_each_action():
+    guard = SPNGuard(window=4, check_every=1)
+    assert places(observe(guard, 0.1, 0.5) for _ in range(13)) == [4, 8, 12]
+    assert guard.factor == pytest.approx(1e-3)  # tenfold each time
+    assert places(observe(SPNGuard(window=1, check_every=3), 0.1, 0.5) for _ in range(2)) == []
+    seldom = SPNGuard(window=1, check_every=3)
+    assert places(observe(seldom, 0.1, 0.5) for _ in range(7)) == [3, 6]
+    stopped = SPNGuard(window=2, check_every=1, on_collapse="stop")
+    assert places(observe(stopped, 0.1, 0.5) for _ in range(9)) == [2]
+
+
+def test_a_new_level_of_the_error_is_said_once():
+    guard = SPNGuard(window=2, check_every=1, max_ratio=100.0)
+    assert len(places(observe(guard, error, 0.01) for error in [0.1] * 5 + [0.5] * 20)) == 1
+
+
+def test_the_mean_follows_and_keeps_no_graph():
+    guard = SPNGuard(window=2)
+    for error in [0.1] * 20 + [0.5]:
+        observe(guard, error, 0.0)
+    assert guard.state_dict()["means"][0] == pytest.approx(0.3)
+    output = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    guard.observe(output, torch.ones(1, 1, 2, 2), output.sum())
+    assert not guard._means.requires_grad
+
+
+def test_means_are_those_of_all_ranks(monkeypatch):
+    from torch import distributed
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", lambda values: values.add_(torch.tensor([0.1, 0.0, 0.1])))
+    guard = SPNGuard(window=1, check_every=1)
+    # this rank alone would be above max_ratio: 0.15 of 0.1; both are not: 0.075 of 0.1
+    assert observe(guard, 0.1, 0.15) is None
+    assert guard.state_dict()["means"][0] == pytest.approx(0.1)
+    assert "2 times the mean absolute error 0.1" in observe(guard, 0.1, 0.4)
 
 
 def test_state_resumes():
@@ -154,6 +201,9 @@ def test_state_resumes():
         assert observe(guard, 0.3, 0.05) == observe(resumed, 0.3, 0.05)
     assert guard.state_dict() == resumed.state_dict()
     assert guard.factor < 1
+    later = SPNGuard()
+    later.load_state_dict(guard.state_dict())
+    assert later.factor == guard.factor
 
 
 @pytest.mark.parametrize(
@@ -164,6 +214,7 @@ def test_state_resumes():
         ({"start_iter": -1}, "start_iter: must be 0 or more"),
         ({"check_every": 0}, "check_every: must be 1 or more"),
         ({"max_rise": 1.0}, "max_rise above 1"),
+        ({"max_ratio": 0.0}, "max_ratio must be above 0"),
     ],
 )
 def test_wrong_options(options, text):
@@ -188,8 +239,10 @@ def test_uncertainty_is_the_weighted_error_written_out():
     assert torch.isfinite(uncertainty_term(output, target, stack[:1].expand(2, -1, -1, -1, -1)))
     with pytest.raises(OptionError, match="at least 2 negatives"):
         negative_spread(stack[:1])
-    stack.requires_grad_()
-    output.requires_grad_()
+    assert negative_spread(stack).flatten().tolist() == pytest.approx(deviations, rel=1e-4)
+    for image in (output, target, stack):
+        image.requires_grad_()
     uncertainty_term(output, target, stack).backward()
     assert stack.grad is None
+    assert target.grad is None
     assert output.grad is not None

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.losses.feature_distance import RANGE_CHECKS
 from basicsr_plugins.losses.spn_loss import SPN_LAYERS, SPNLoss
 
 TINY = {"first": 0.3, "second": 0.7}
@@ -93,6 +94,9 @@ def test_gradient_is_the_textbooks_with_unequal_weights_too():
         torch.testing.assert_close(total, textbook)
         torch.testing.assert_close(each, torch.stack([F.l1_loss(x, r) for r in references]).detach())
         torch.testing.assert_close(torch.autograd.grad(total, x)[0], torch.autograd.grad(textbook, x)[0])
+    many = torch.zeros(200, *x.shape, dtype=x.dtype)  # more signs than a byte counts
+    (gradient,) = torch.autograd.grad(weighted_l1(x, many, [1 / 200] * 200)[0], x)
+    torch.testing.assert_close(gradient, torch.full_like(x, 1 / x.numel()))
 
 
 def test_falls_as_the_output_moves_away_from_the_negatives():
@@ -189,6 +193,28 @@ def test_one_pass_over_the_output_and_one_over_all_negatives():
     assert calls == [(2, True), (8, False)]
 
 
+@pytest.mark.parametrize("batch", [None, 2])
+def test_the_distance_of_each_reference(batch):
+    output, *negatives = images(4)
+    mean, each = tiny_loss(negative_batch=batch).distance(output, torch.stack(negatives))
+    expected = [-written_out(output, [negative], 1.0, TINY, TinyFeatures()) for negative in negatives]
+    assert each.tolist() == pytest.approx(expected, rel=1e-5)
+    assert mean.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
+
+
+def test_negative_batch_bounds_the_pass_over_the_negatives():
+    sizes = []
+
+    class Counting(TinyFeatures):
+        def forward(self, images):
+            sizes.append(len(images))
+            return super().forward(images)
+
+    output, *negatives = images(4)
+    SPNLoss(features=Counting(), layers=TINY, negative_batch=2)(output, negatives)
+    assert sizes == [2, 4, 2]
+
+
 def test_keeps_one_graph_however_many_negatives():
     def saved_bytes(count):
         sizes = []
@@ -277,7 +303,10 @@ def test_images_out_of_range(change):
     with pytest.raises(DataError, match=r"images out of range: expected \[0, 1\].*Divide 8-bit images by 255"):
         tiny_loss()(change(output), [change(negative)])
     slightly = output * 1.1 - 0.05  # a network that has not learned yet
-    assert torch.isfinite(tiny_loss()(slightly, [negative]))
+    loss = tiny_loss()
+    for _ in range(RANGE_CHECKS):
+        assert torch.isfinite(loss(slightly, [negative]))
+    assert torch.isfinite(loss(change(output), [negative])), "each check waits for the device: only the first calls"
 
 
 def test_imports_torch_and_torchvision_alone(run_isolated):

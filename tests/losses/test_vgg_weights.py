@@ -81,8 +81,9 @@ def test_wrong_files(weights, tmp_path, no_network):
     torch.save(weights, tmp_path / "vgg11.pth")
     with pytest.raises(CheckpointError, match="is not a vgg16"):
         vgg_state_dict("vgg16", str(tmp_path / "vgg11.pth"))
-    (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match="cannot"):
-        vgg_state_dict("vgg11", str(tmp_path / "broken.pth"))
+    for name in ("broken.pth", "broken.safetensors"):
+        (tmp_path / name).write_bytes(b"not a checkpoint")
+        with pytest.raises(CheckpointError, match=f"{name}.* cannot"):
+            vgg_state_dict("vgg11", str(tmp_path / name))
     with pytest.raises(OptionError, match="expected auto, torchvision, random or the path"):
         vgg_state_dict("vgg16", "")

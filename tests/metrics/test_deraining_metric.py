@@ -60,6 +60,36 @@ def test_a_network_that_does_nothing_has_zero_and_the_clean_image_removes_all(sc
         assert calculate_background_error(clean, clean, rainy, given) == 0
 
 
+def test_the_output_is_clipped_first(scene):
+    clean, rainy, mask = (scene[0] / 255, scene[1] / 255, scene[2])
+    wild = np.where(mask[..., None] > 0, 3.0, -2.0) * np.ones_like(clean)
+    assert decoupled_errors(wild, rainy, clean, mask) == decoupled_errors(np.clip(wild, 0, 1), rainy, clean, mask)
+
+
+def test_options_of_the_metrics_are_used(scene):
+    clean, rainy, mask = scene
+    output = np.random.default_rng(1).integers(0, 256, clean.shape).astype(np.uint8)
+    # a higher threshold sees only the heavier rain
+    heavy = (rainy.astype(int) - clean).max(axis=2) > 60
+    found = calculate_rain_removal(output, clean, rainy, threshold=60.0)
+    assert found == pytest.approx(255 * reference(output, rainy, clean, heavy)[0])
+    assert found != pytest.approx(calculate_rain_removal(output, clean, rainy), rel=1e-3)
+    # it rains on a fifth of the picture
+    for share, known in ((0.19, True), (0.21, False)):
+        assert math.isnan(calculate_rain_removal(output, clean, rainy, mask, min_share=share)) is not known
+    # the border is taken off a given mask too
+    inner = [image[10:-10, 10:-10] for image in (output, clean, rainy, mask)]
+    assert calculate_rain_removal(output, clean, rainy, mask, crop_border=10) == calculate_rain_removal(*inner)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_difference_of_just_the_threshold_is_background(kind):
+    levels = np.arange(240, dtype=kind).reshape(12, 20, 1)
+    for difference, rains in ((10, False), (11, True)):
+        mask = difference_mask((levels + difference) / kind(255), levels / kind(255))
+        assert (mask == rains).all()
+
+
 def test_mask_of_a_pair_and_border(scene):
     clean, rainy, mask = scene
     np.testing.assert_array_equal(difference_mask(rainy / 255, clean / 255), mask > 0)

@@ -1,4 +1,4 @@
-"""Classification accuracy and the bridge to pyiqa."""
+"""Classification accuracy, the input's own scores, and the bridge to pyiqa."""
 
 import sys
 import types
@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_plugins.errors import DependencyError, OptionError
+from basicsr_plugins.errors import DataError, DependencyError, OptionError
 from basicsr_plugins.metrics import pyiqa_metric
+from basicsr_plugins.metrics.classification import accuracies, confusion_matrix
 from basicsr_plugins.metrics.classification_metric import calculate_accuracy
+from basicsr_plugins.metrics.input_metric import calculate_input_psnr, calculate_input_ssim
 
 
 def test_accuracy_of_one_image():
@@ -17,6 +19,27 @@ def test_accuracy_of_one_image():
     assert calculate_accuracy([0.1, 2.0, 0.3], 2) == 0
     assert calculate_accuracy(np.array([[0.1, 2.0, 0.3]]), 2, top_k=2) == 1
     assert calculate_accuracy([1.0, 1.0], 0) == 0  # a network that says the same for all knows nothing
+
+
+def test_a_class_without_samples_has_no_accuracy():
+    total, per_class = accuracies(confusion_matrix([0, 0, 2, 2], [0, 2, 2, 2], 3))
+    assert total == 0.75
+    assert per_class[0] == 0.5
+    assert np.isnan(per_class[1])
+    assert per_class[2] == 1.0
+    assert np.isnan(accuracies(np.zeros((2, 2), dtype=np.int64))[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"crop_border": 4}, {"crop_border": 4, "test_y_channel": True}])
+def test_scores_of_the_input_are_basicsrs(options):
+    from basicsr.metrics import calculate_psnr, calculate_ssim
+
+    rng = np.random.default_rng(0)
+    clean, lq, output = (rng.integers(0, 256, (24, 30, 3)).astype(np.uint8) for _ in range(3))
+    for ours, stock in ((calculate_input_psnr, calculate_psnr), (calculate_input_ssim, calculate_ssim)):
+        assert ours(output, clean, lq, **options) == stock(lq, clean, **{"crop_border": 0, **options})
+        with pytest.raises(DataError, match="does not hand over its input"):
+            ours(output, clean)
 
 
 @pytest.fixture

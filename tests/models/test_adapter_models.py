@@ -187,6 +187,19 @@ def test_validation_reports_pixel_accuracy_and_saves_maps(tmp_path):
     assert len(np.unique(maps.reshape(-1, 3), axis=0)) == 2, "the second image has two regions"
 
 
+def test_maps_are_judged_by_the_averaged_networks_and_summed_over_the_images(tmp_path):
+    model = build(pretrain_options(tmp_path, ABAIR, ema_decay=0.9))
+    run(model, 1)
+    for raw in (model.net_g, model.net_s):
+        next(raw.children()).register_forward_pre_hook(lambda *_: pytest.fail("this one is not averaged"))
+    model.nondist_validation(DataLoader(Degraded()), 1, None, False)
+    records = [{"pixels": [[1, 0], [0, 1]]}, {"pixels": [[0, 2], [0, 0]]}]
+    metrics, _ = model.summarise(records, "val")
+    assert metrics["pixel_accuracy"] == 0.5
+    assert metrics["pixel_accuracy_0"] == pytest.approx(1 / 3)
+    assert metrics["mean_iou"] == pytest.approx((1 / 3 + 1 / 3) / 2)
+
+
 def test_a_batch_without_a_map_is_refused(tmp_path):
     model = build(pretrain_options(tmp_path, ABAIR))
     data = batch()
@@ -239,7 +252,9 @@ def test_saved_folder_is_peft_and_merged_checkpoint_is_plain(tmp_path, base):
 
 
 def test_averaged_adapter_is_what_is_saved_and_tested(tmp_path, base):
-    model = build(adapter_options(tmp_path, base, train={"ema_decay": 0.9}))
+    opt = adapter_options(tmp_path, base, train={"ema_decay": 0.9, "optim_g": {"type": "SGD", "lr": 1.0}})
+    opt["adapter"]["merge"] = True
+    model = build(opt)
     run(model, 5)
     model.save(0, -1)
     saved = read_folder(tmp_path / "dark/AdapterModel/models/adapter_latest").tensors()
@@ -249,6 +264,12 @@ def test_averaged_adapter_is_what_is_saved_and_tested(tmp_path, base):
     assert not any(torch.equal(average[key], raw[key]) for key in raw if ".lora_B." in key)
     evaluated = model.evaluation_network().state_dict()
     assert all(torch.equal(evaluated[key], raw[key]) for key in raw if ".lora_" not in key), "the base is exact"
+    merged = str(tmp_path / "dark/AdapterModel/models/net_g_latest.pth")
+    plain = build(options(tmp_path, "RestorationModel", path={"pretrain_network_g": merged})).net_g
+    image = batch()["lq"]
+    with torch.no_grad():
+        torch.testing.assert_close(plain(image), model.evaluation_network()(image), rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(plain(image), model.net_g(image), rtol=1e-5, atol=1e-6)
 
 
 def test_resuming_goes_on_exactly(tmp_path, base):
@@ -380,6 +401,29 @@ def test_validation_tells_accuracy_and_mean_weights(tmp_path, base, adapters):
     assert "mean weights, dark: dark 0.90, noise 0.10" in text
 
 
+def test_mixtures_are_left_out_of_the_accuracy(tmp_path, base, adapters):
+    model = build(blend_options(tmp_path, base, adapters, {"labels": ["noise", ["dark", "noise"]]}))
+    records = [{"degradation": 0, "prediction": 1}, {"degradation": 1, "prediction": 0}]
+    assert model.summarise(records, "val")[0] == {"accuracy": 1.0}
+
+
+def test_few_weights_and_unsure_images(tmp_path, base, adapters):
+    images = batch(3)["lq"]
+    few = build({**blend_options(tmp_path, base, adapters, {"top_k": 1}), "is_train": False}).weigh(images)
+    assert (few > 0).sum(dim=1).tolist() == [1] * 3
+    torch.testing.assert_close(few.sum(dim=1), torch.ones(3))
+    unsure = build({**blend_options(tmp_path, base, adapters, {"threshold": 1.0}), "is_train": False})
+    assert not unsure.weigh(images).any()
+
+
+def test_the_averaged_estimator_is_what_weighs_and_is_judged(tmp_path, base, adapters):
+    model = build(blend_options(tmp_path, base, adapters, train={"ema_decay": 0.9}))
+    run(model, 1)
+    next(model.net_e.children()).register_forward_pre_hook(lambda *_: pytest.fail("this one is not averaged"))
+    model.nondist_validation(DataLoader(Degraded()), 1, None, False)
+    assert "accuracy" in model.results["val"]
+
+
 def test_tiles_share_the_weights_of_the_whole_image(tmp_path, base, adapters):
     opt = {**blend_options(tmp_path, base, adapters), "is_train": False}
     opt["val"] = {"tile": 8, "tile_overlap": 2}
@@ -396,6 +440,10 @@ def test_spatial_blending_weighs_each_tile(tmp_path, base, adapters):
     opt = blend_options(tmp_path, base, adapters, {"spatial": 8}, train={"pixel_opt": {"type": "L1Loss"}})
     model = build(opt)
     assert set(run(model, 1)) == {"l_est", "l_est_map", "l_pix"}
+    model.feed_data(batch())
+    loss = next(model.phases(1))["l_pix"]
+    output = model.net_g(model.lq, model.net_e.maps(model.lq, 8).softmax(1))
+    torch.testing.assert_close(loss, (output - model.gt).abs().mean())
     model.feed_data(batch(1))
     model.test()
     assert model.weights.shape == (1, 2, 2, 2)

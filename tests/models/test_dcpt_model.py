@@ -121,6 +121,8 @@ def test_accuracy_of_the_averaged_networks_at_validation(tmp_path, caplog):
         with torch.no_grad():
             logits = model.net_dc_ema(tap(Labelled()[index]["lq"][None]))
         expected.append(int(logits.argmax()) == label)
+    for raw in (model.net_g, model.net_dc):
+        next(raw.children()).register_forward_pre_hook(lambda *_: pytest.fail("judged by what is not averaged"))
     with caplog.at_level("INFO", "basicsr"):
         model.validation(DataLoader(Labelled(), batch_size=1), 1, None, False)
     assert model.metric_results["accuracy"] == pytest.approx(sum(expected) / 4)

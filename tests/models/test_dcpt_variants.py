@@ -124,15 +124,23 @@ def test_exactly_the_share_of_patches_is_hidden_and_others_in_each_image():
     assert kept.tolist() == [9 - round(4.5)] * 2
     assert not torch.equal(hidden[0], hidden[1])
     assert torch.equal(hide_patches(images, 0.0, 16), images)
+    third = hide_patches(images, 0.3, 16)[:, 0, ::16, ::16].flatten(1).sum(dim=1)
+    assert third.tolist() == [9 - 3] * 2  # 2.7 patches, rounded
 
 
 def test_masks_merge_the_two_phases_into_one_forward_pass(tmp_path):
     model = build(options(tmp_path, mask_ratio=0.5, mask_patch=8))
+    before = copy.deepcopy(model.net_g)
     seen = []
     forward = model.net_g.forward
     model.net_g.forward = lambda x: (seen.append(x), forward(x))[1]
     log = step(model)
     assert set(log) == {"l_pix", "l_cls"}
+    # the whole clean image out
+    assert log["l_pix"] == pytest.approx(F.l1_loss(before(seen[0]), batch()["gt"]).item(), rel=1e-5)
+    for side, whole in ((8, True), (16, False)):  # patches of 8 pixels
+        squares = seen[0].abs().sum(dim=1).unfold(1, side, side).unfold(2, side, side).flatten(3) == 0
+        assert torch.equal(squares.all(dim=-1), squares.any(dim=-1)) is whole
     assert len(seen) == 1
     assert (seen[0] == 0).float().mean().item() == pytest.approx(0.5)
     visible = seen[0] != 0
@@ -184,6 +192,20 @@ def test_mixtures_are_learnt_as_primitives_and_reported_by_label_and_primitive(t
     )
 
 
+def test_mixtures_are_judged_by_their_likeliest_label(tmp_path):
+    model = build(options(tmp_path, classes=2, labels=CDD, classification_opt={"type": "BinaryCrossEntropyLoss"}))
+    model.feed_data({name: value[2:] for name, value in batch().items()})
+    model.net_dc.forward = lambda features: torch.tensor([[3.0, 2.0]])  # yes to both
+    assert model.judge() == {"degradation": 2, "prediction": 2, "primitives": [True, True]}
+    records = [
+        {"degradation": 0, "prediction": 0, "primitives": [True, True]},
+        {"degradation": 1, "prediction": 2, "primitives": [False, True]},
+    ]
+    metrics, _ = model.summarise(records, "val")
+    shares = {name: metrics[name] for name in ("accuracy", "exact_match", "primitive_low", "primitive_haze")}
+    assert shares == {"accuracy": 0.5, "exact_match": 0.5, "primitive_low": 0.5, "primitive_haze": 1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -230,6 +252,17 @@ def test_accuracies_carry_the_degradations_names_and_the_confusion_is_a_picture(
     picture = board.images["val/confusion"]
     assert picture.dtype == np.uint8
     assert np.array_equal(picture, confusion_picture(model.confusion, model.class_names()))
+    assert model.summarise([{}], "unlabelled") == ({}, "")
+    assert model.report_pictures() == {}, "not the picture of another data set"
+
+
+def test_the_training_set_names_the_classes(tmp_path):
+    opt = options(tmp_path)
+    opt["datasets"]["aaa"] = opt["datasets"].pop("val")
+    opt["datasets"]["aaa"]["degradations"] = [{"type": "GaussianNoise", "name": "x"}, "Rain", "Snow", "JPEG"]
+    assert build(opt).class_names() == ["noise", "haze", "dark"]
+    opt["network_dc"]["num_classes"] = 5
+    assert build(opt).class_names() == ["noise", "haze", "dark", "jpeg", "4"]
 
 
 def test_a_darker_cell_is_a_larger_share():
@@ -286,6 +319,8 @@ def test_guidance_is_the_frozen_classifiers_cross_entropy_to_the_target(tmp_path
     assert log["l_dc"] == pytest.approx(guidance.item(), rel=1e-5)
     assert log["l_pix"] == pytest.approx(pixel.item(), rel=1e-5)
     assert torch.equal(weights(model.net_dc), before), "the classifier is frozen"
+    assert not model.net_dc.training
+    assert all(parameter.grad is None for parameter in model.net_dc.parameters())
     for mine, wanted in zip(model.net_g.parameters(), network.parameters()):
         torch.testing.assert_close(mine, wanted - 0.1 * wanted.grad)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 
 import pytest
 import torch
+import two_ranks
 
 import basicsr_plugins
 from basicsr_plugins import stock
 from basicsr_plugins.checking import check_options
 from basicsr_plugins.errors import CheckpointError, DataError, OptionError
+from basicsr_plugins.losses.uncertainty import uncertainty_term
+from basicsr_plugins.models.spn import SPN as Ingredient
 from basicsr_plugins.registration import lookup
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 2, "img_range": 1.0}
@@ -265,7 +267,9 @@ def test_table_6_and_the_adaptive_variant(tmp_path):
     for negatives in ({"mode": "random", "count": 2}, {"mode": "adaptive", "count": 2, "threshold": 0.0}):
         model = build(options(tmp_path, spn={**SPN, "negatives": negatives}))
         before = weights(model.spn.negatives.models)
-        assert "l_spn" in train(model, 2)[-1]
+        logs = train(model, 2)
+        assert "l_spn" in logs[-1]
+        assert "l_spn" in logs[0], "these negatives have no history to wait for"
         moved = not torch.equal(before, weights(model.spn.negatives.models))
         assert moved is (negatives["mode"] == "adaptive")
 
@@ -274,6 +278,32 @@ def test_uncertainty_weight(tmp_path):
     model = build(options(tmp_path, spn={**SPN, "uncertainty_weight": 0.5}))
     log = train(model, 4)[-1]
     assert log["l_uncertainty"] > 0
+
+
+def test_uncertainty_is_weighted_and_warmed_up_like_the_rest():
+    given = {**SPN, "uncertainty_weight": 0.5, "guard": {"start_iter": 0, "warmup_iter": 4}}
+    network = torch.nn.Conv2d(3, 3, 1, bias=False)
+    network.weight.data = torch.eye(3)[..., None, None]
+    spn = Ingredient(given, network)
+    spn.negatives.models[0].module.weight.data += 0.1
+    data = batch(1)
+    output = network(data["lq"])
+    term = uncertainty_term(output, data["gt"], spn.negatives(data["lq"]))
+    assert term > 0
+    added = spn.losses(output, data["gt"], data["lq"])
+    assert added["l_uncertainty"].item() == pytest.approx(0.25 * 0.5 * term.item())
+
+
+def test_random_negatives_come_from_the_recipes_factory():
+    built = []
+
+    def factory():
+        built.append(torch.nn.Conv2d(3, 3, 1))
+        return built[-1]
+
+    spn = Ingredient({**SPN, "negatives": {"mode": "random", "count": 2}}, torch.nn.Conv2d(3, 3, 1), factory=factory)
+    assert len(built) == 2
+    assert all(torch.equal(m.module.weight, b.weight) for m, b in zip(spn.negatives.models, built))
 
 
 def test_frozen_features_are_not_written_into_checkpoints(tmp_path):
@@ -299,6 +329,8 @@ def test_frozen_features_are_not_written_into_checkpoints(tmp_path):
         ({**SPN, "negatives": {"factory": 1}}, r"negatives\.factory: the recipe gives this itself"),
         ({**SPN, "guard": {"on_collapse": "halt"}}, r"train\.spn_opt\.guard\.on_collapse: unknown action"),
         ({**SPN, "uncertainty_weight": 1.0, "negatives": {"steps": [5]}}, r"at least 2 negatives"),
+        ({**SPN, "uncertainty_weight": 1.0, "negatives": {"steps": [5, 9], "negatives_per_step": 1}},
+         r"at least 2 negatives in each step"),
         ({"loss": {"type": "PCLLoss", "features": "pixel"}, "negatives": {"steps": [5]}}, r"uses no negative models"),
         (3, r"train\.spn_opt: expected a mapping"),
     ],
@@ -328,31 +360,17 @@ def test_training_images_out_of_range(tmp_path):
         model.optimize_parameters(1)
 
 
-def on_a_rank(rank, folder, results):
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
-    spn = {**SPN, "negatives": {"steps": [1, 2], "start": 0.3}}
-    opt = {**options(folder, spn=spn), "dist": True, "rank": rank, "world_size": 2}
-    torch.manual_seed(rank)
-    model = lookup("model", "SPNModel")(opt)
-    for iteration in range(1, 5):
-        model.feed_data(batch(10 * iteration + rank))  # every rank has its own images
-        model.optimize_parameters(iteration)
-    with torch.no_grad():
-        answers = model.spn.negatives(batch(0)["lq"])
-    results.put((rank, weights(model.net_g).tolist(), answers.flatten().tolist()))
-    dist.destroy_process_group()
-
-
 def test_two_ranks_keep_equal_networks_and_negatives(tmp_path):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [context.Process(target=on_a_rank, args=(rank, tmp_path, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = sorted(results.get(timeout=100) for _ in processes)
-    for process in processes:
-        process.join(60)
-    assert found[0][1:] == found[1][1:]
+    def on_a_rank(rank):
+        spn = {**SPN, "negatives": {"steps": [1, 2], "start": 0.3}}
+        opt = {**options(tmp_path, spn=spn), "dist": True, "rank": rank, "world_size": 2}
+        model = lookup("model", "SPNModel")(opt)
+        for iteration in range(1, 5):
+            model.feed_data(batch(10 * iteration + rank))  # every rank has its own images
+            model.optimize_parameters(iteration)
+        with torch.no_grad():
+            answers = model.spn.negatives(batch(0)["lq"])
+        return weights(model.net_g).tolist(), answers.flatten().tolist()
+
+    first, second = two_ranks.fork(on_a_rank, tmp_path)
+    assert first == second

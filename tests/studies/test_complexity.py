@@ -72,6 +72,9 @@ def test_tiles_are_centred_and_do_not_overlap():
     assert np.array_equal(parts[0], image[0:3, 0:3])
     assert np.array_equal(parts[-1], image[6:9, 3:6])
     assert [part is image for part in complexity.tiles(image, None)] == [True]
+    columns = np.arange(8.0).reshape(1, 8).repeat(8, axis=0)
+    (centre,) = complexity.tiles(columns.T + 10 * columns, 6)
+    assert centre[0, 0] == 1 + 10  # a rim of one pixel all around
 
 
 def test_set_is_the_mean_over_its_tiles_and_takes_a_scorer(folder):

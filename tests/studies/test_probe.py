@@ -12,6 +12,7 @@ from torch import nn
 
 from basicsr_plugins.cli.main import main
 from basicsr_plugins.errors import DataError
+from basicsr_plugins.studies import probe_run
 from basicsr_plugins.studies.probe import SEEDS, initialise_randomly, probe, read_label_folders, tap_features
 
 OPTIONS = "network_g: {type: NAFNet, width: 4, enc_blk_nums: [1, 1], dec_blk_nums: [1, 1]}\n"
@@ -29,6 +30,23 @@ def folders(tmp_path_factory):
             (root / name).mkdir(exist_ok=True)
             cv2.imwrite(str(root / name / f"{index:02d}.png"), changed.astype(np.uint8))
     return root
+
+
+def test_statistics_of_the_probed_network_stand_still():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    found = tap_features(network, ["1"], torch.rand(4, 3, 8, 8), batch=2)["1"]
+    assert torch.equal(network[1].running_mean, torch.zeros(4))
+    assert found.shape == (4, 4 * 6 * 6)
+
+
+def test_averaged_weights_are_probed_where_a_checkpoint_has_them(tmp_path):
+    network = nn.Conv2d(3, 3, 1)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    averaged = {name: value + 1 for name, value in state.items()}
+    torch.save({"params": state, "params_ema": averaged}, tmp_path / "x.pth")
+    for key, expected in ((None, averaged), ("params", state)):
+        probe_run._load(network, str(tmp_path / "x.pth"), key)
+        assert torch.equal(network.weight, expected["weight"])
 
 
 def test_separate_clusters_are_found_and_noise_is_not():

@@ -10,10 +10,12 @@ import torch
 
 from basicsr_plugins.cli import study
 from basicsr_plugins.errors import OptionError
+from basicsr_plugins.studies import toy
 from basicsr_plugins.studies.tables import read_csv
 from basicsr_plugins.studies.toy import (
     DEGRADATIONS,
     UNSEEN,
+    FunctionResNet,
     ToySettings,
     background_error,
     clean_functions,
@@ -92,6 +94,33 @@ def test_the_same_seed_gives_the_same_rows_and_another_one_does_not():
     assert first == again
     assert first != other
     assert [row["test_on"] for row in first] == ["burst", *UNSEEN]
+
+
+def test_the_network_wraps_around_like_the_functions():
+    torch.manual_seed(0)
+    network, functions = FunctionResNet(4, 2), torch.randn(3, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(functions.roll(5, dims=1)), network(functions).roll(5, dims=1))
+
+
+def test_a_row_has_the_median_removal_and_the_mean_error(monkeypatch):
+    monkeypatch.setattr(toy, "train_network", lambda settings: torch.nn.Identity())
+    monkeypatch.setattr(toy, "removal", lambda *_: np.array([0.0, 0.25, 8.0]))
+    monkeypatch.setattr(toy, "background_error", lambda *_: np.array([0.0, 0.0, 3.0]))
+    rows = run_toy(ToySettings(**SMALL))
+    assert {(row["removal"], row["background_error"]) for row in rows} == {(0.25, 1.0)}
+
+
+def test_the_rate_falls_to_zero_over_the_second_half(monkeypatch):
+    rates = []
+
+    class Noting(torch.optim.Adam):
+        def step(self, *arguments):
+            rates.append(self.param_groups[0]["lr"])
+
+    monkeypatch.setattr(torch.optim, "Adam", Noting)
+    toy.train_network(ToySettings(**{**SMALL, "steps": 8, "rate": 1.0}))
+    assert rates == pytest.approx([1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
 
 
 def test_training_learns_the_seen_degradation():

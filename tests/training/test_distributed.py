@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import gloo_ranks
 import pytest
 import tiny_runs
 import torch
+import two_ranks
 
 from basicsr_plugins.training import distributed
-
-TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """Return the folder and what rank 0 and rank 1 found."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-    }  # fmt: skip
-    command = [sys.executable, str(TESTS / "gloo_ranks.py"), str(folder)]
-    processes = [
-        subprocess.Popen(command, env={**shared, "RANK": str(r)}, stderr=subprocess.PIPE, text=True) for r in (0, 1)
-    ]
-    errors = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return folder, [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+    files = two_ranks.run_script(two_ranks.TESTS / "gloo_ranks.py", folder)
+    return folder, [torch.load(file, weights_only=False) for file in files]
 
 
 @pytest.mark.parametrize("variant", gloo_ranks.VARIANTS)

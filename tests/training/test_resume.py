@@ -40,10 +40,7 @@ def run(folder, name, total_iter, recipe, *arguments, **changes):
         folder / "images", recipe, name=name, logger={"save_checkpoint_freq": 4},
         val={"val_freq": 3, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
     )  # fmt: skip
-    options["datasets"]["val"] = {
-        "name": "v", "type": "DegradationDataset", "dataroot_gt": str(folder / "images"),
-        "degradations": tiny_runs.DEGRADATIONS,
-    }  # fmt: skip
+    options["datasets"]["val"] = tiny_runs.validation_set(folder / "images")
     options = tiny_runs.merge(tiny_runs.merge(options, {"train": {**EXTRAS, "total_iter": total_iter}}), changes)
     file = tiny_runs.write_options(folder / f"{name}.yml", options)
     assert tiny_runs.run_command("train", "-opt", file, *arguments) == 0
@@ -104,7 +101,7 @@ def test_resume(folder, logs, recipe, place):
 )
 def test_resume_with(folder, logs, change, monkeypatch):
     seeds = iter([11, 11, 99])  # the third run is the resumed one: it must take its seed from the state
-    monkeypatch.setattr("basicsr_plugins.launcher.random", types.SimpleNamespace(randint=lambda *_: next(seeds)))
+    monkeypatch.setattr("basicsr_plugins.launch_options.random", types.SimpleNamespace(randint=lambda *_: next(seeds)))
     compare(folder, logs, "plain", **tiny_runs.merge({"datasets": {"train": {"dataset_enlarge_ratio": 3}}}, change))
 
 

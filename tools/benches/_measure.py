@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import torch
 
-__all__ = ["interleaved", "peak_megabytes", "table"]
+__all__ = ["interleaved", "peak_megabytes", "peak_tensor_bytes", "settle", "table"]
 
 _STATUS = Path("/proc/self/status")
 
@@ -26,10 +26,10 @@ def interleaved(steps: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
     cpu: dict[str, list[float]] = {name: [] for name in steps}
     for round_number in range(repeats + 1):
         for name, step in steps.items():
-            _settle()
+            settle()
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             step()
-            _settle()
+            settle()
             if round_number:
                 wall[name].append(time.perf_counter() - wall_start)
                 cpu[name].append(time.process_time() - cpu_start)
@@ -55,7 +55,7 @@ def peak_megabytes(prepare: Callable[[], Callable[[], Any]]) -> float:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
-        _settle()
+        settle()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if not _STATUS.exists():
         # the mark of getrusage cannot be reset, and a child may begin with its parent's
@@ -69,12 +69,30 @@ def peak_megabytes(prepare: Callable[[], Callable[[], Any]]) -> float:
     return (_kilobytes("VmHWM") - before) / 1024
 
 
+def peak_tensor_bytes(step: Callable[[], Any]) -> int:
+    """Return the largest number of bytes that a step holds in tensors of its own at any time, on a CPU."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    current = peak = 0
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        current += event.nbytes()
+        peak = max(peak, current)
+    return peak
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows of equal keys as an aligned text table."""
     head = list(rows[0])
     cells = [head, *([_cell(row[key]) for key in head] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in cells) + "\n"
+
+
+def settle() -> None:
+    """Wait for what a GPU has been given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _cell(value: Any) -> str:
@@ -84,8 +102,3 @@ def _cell(value: Any) -> str:
 def _kilobytes(field: str) -> int:
     lines = _STATUS.read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
-
-
-def _settle() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

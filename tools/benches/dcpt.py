@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from benches._measure import table
+from benches._measure import peak_tensor_bytes, settle, table
 from torch import nn
 from torch.nn import functional as F
 
@@ -188,10 +188,10 @@ def _interleaved(
         # another order every round: what one step leaves in the allocator, the next one finds
         kinds = list(steps)
         for kind in kinds[round_number % len(kinds) :] + kinds[: round_number % len(kinds)]:
-            _wait()
+            settle()
             start = clock()
             steps[kind]()
-            _wait()
+            settle()
             if round_number:
                 seconds[kind].append(clock() - start)
     return seconds
@@ -213,16 +213,5 @@ def _peak_memory(step: Callable[[], None], modules: list[nn.Module]) -> dict[str
         step()
         peak = torch.cuda.max_memory_allocated() - held
         return {"peak": peak + weights, "above_weights": peak}
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    current = peak = 0
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        current += event.nbytes()
-        peak = max(peak, current)
+    peak = peak_tensor_bytes(step)
     return {"peak": weights + peak, "above_weights": peak}
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from benches._measure import peak_tensor_bytes, settle
 from torch import nn
 from torch.nn import functional as F
 
@@ -143,7 +144,7 @@ def _bench(name: str, args: argparse.Namespace, device: torch.device) -> dict[st
         finish(F.l1_loss(out, gt) + loss(out, negatives(lq)))
 
     steps = {"no_spn": no_spn, "textbook": textbook, "ours": lambda: ours(every), "ours_one": lambda: ours(one)}
-    seconds = _interleaved(steps, args.repeats, device, time.process_time if args.clock == "cpu" else time.perf_counter)
+    seconds = _interleaved(steps, args.repeats, time.process_time if args.clock == "cpu" else time.perf_counter)
     # of the SPN term alone: next to the reconstruction's gradient it is small
     gradients = []
     for term in (textbook_term, lambda out: loss(out, every(lq))):
@@ -178,17 +179,17 @@ def _bench(name: str, args: argparse.Namespace, device: torch.device) -> dict[st
 
 
 def _interleaved(
-    steps: dict[str, Callable[[], None]], repeats: int, device: torch.device, clock: Callable[[], float]
+    steps: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
     for step in steps.values():
         step()
     seconds: dict[str, list[float]] = {kind: [] for kind in steps}
     for _ in range(repeats):
         for kind, step in steps.items():
-            _wait(device)
+            settle()
             start = clock()
             step()
-            _wait(device)
+            settle()
             seconds[kind].append(clock() - start)
     return seconds
 
@@ -200,20 +201,8 @@ def _peak_memory(step: Callable[[], None], device: torch.device, held: list[nn.M
         step()
         return torch.cuda.max_memory_allocated()
     weights = sum(t.numel() * t.element_size() for module in held for t in module.state_dict().values() if _is(t))
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    current = peak = 0
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        current += event.nbytes()
-        peak = max(peak, current)
-    return weights + peak
+    return weights + peak_tensor_bytes(step)
 
 
 def _is(value: object) -> bool:
     return isinstance(value, torch.Tensor)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
