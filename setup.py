@@ -76,7 +76,7 @@ setup(
     packages=find_packages(include=["basicsr_plugins", "basicsr_plugins.*"]) + ["basicsr_plugins._startup"],
     package_data={"basicsr_plugins": ["py.typed"], "basicsr_plugins._startup": ["*.pth", "*.start"]},
     install_requires=[
-        # lower bounds: what tools/constraints-lowest.txt was tested with; no upper ones
+        # lower bounds: what the unit tests were run with on Python 3.9; no upper ones
         "torch>=2.0",
         "torchvision>=0.15",
         "mmengine>=0.10.3",
