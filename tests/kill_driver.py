@@ -62,14 +62,25 @@ def resumed_from(root: Path, since: float) -> int:
     return 0 if "Start training from epoch: 0, iter: 0" in text else -1
 
 
-def kill_somewhere(folder: Path, root: Path, draw: random.Random, how: str) -> dict[str, object]:
-    """Start a run and kill it at a random moment, or as soon as a file is being written."""
+def time_to_first_state(folder: Path, root: Path) -> float:
+    """Start a run, kill it once it has saved a state, and return how many seconds that took."""
+    started = time.time()
+    child = fork(folder)
+    while newest(root) < 1 and time.time() < started + 60:
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return time.time() - started
+
+
+def kill_somewhere(folder: Path, root: Path, draw: random.Random, how: str, longest: float) -> dict[str, object]:
+    """Start a run and kill it at a random moment, ``longest`` seconds on at most, or once a file is being written."""
     before, started = newest(root), time.time()
     # one log file a second: stock names them by the time
     for log in root.glob("train_*.log"):
         log.unlink()
     child = fork(folder)
-    wait = draw.uniform(0.05, 0.9)
+    wait = draw.uniform(0.05, longest)
     deadline = started + wait + (0 if how == "moment" else 2)
     while time.time() < deadline:
         if how == "saving" and time.time() > started + wait and any(root.rglob("*.incomplete")):
@@ -103,9 +114,11 @@ def main(folder: Path, kills: int, seed: int) -> None:
     )  # fmt: skip
     tiny_runs.write_options(folder / f"{NAME}.yml", options)
     root, draw = folder / "experiments" / NAME, random.Random(seed)
+    # where other processes load the machine, the moments move along, so that enough runs get to save something
+    longest = max(0.9, 2 * time_to_first_state(folder, root))
     for number in range(kills):
         how = "saving" if number % 2 else "moment"
-        print(json.dumps(kill_somewhere(folder, root, draw, how)), flush=True)
+        print(json.dumps(kill_somewhere(folder, root, draw, how, longest)), flush=True)
     last = newest(root) + 3
     codes = []
     for arguments in ([], ["name=straight", "logger.save_checkpoint_freq=1000000"]):
