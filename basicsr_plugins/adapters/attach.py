@@ -97,9 +97,11 @@ def attach_adapter(
 
 def _check_that_biases_are_saved(peft: Any, wrapped: nn.Module) -> None:
     """Refuse ``bias: lora_only`` where PEFT trains biases that it leaves out of the saved file (0.17 does)."""
+    trained = [n for n, p in wrapped.named_parameters() if p.requires_grad and n.endswith(".base_layer.bias")]
+    if not trained:  # the usual adapter: nothing to ask PEFT for
+        return
     with _Quiet():
         saved = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    trained = [n for n, p in wrapped.named_parameters() if p.requires_grad and n.endswith(".base_layer.bias")]
     if any(name not in saved for name in trained):
         raise DependencyError(
             f"peft_opt.bias: PEFT {peft.__version__} trains these biases and does not save them. Use none or all, or a "

@@ -37,7 +37,7 @@ def losses_in_parts(
         leaves = [feature[images].detach().requires_grad_() for feature in features]
         yield head_loss(leaves, images) * ((images.stop - first) / count)
         gradients.append([leaf.grad for leaf in leaves])
-    reached = [(f, torch.cat(parts)) for f, *parts in zip(features, *gradients) if f.requires_grad]
+    reached = [(feature, torch.cat(of)) for feature, *of in zip(features, *gradients) if feature.requires_grad]
     if reached:
         with torch.autocast(features[0].device.type, enabled=False):  # a backward pass keeps its forward pass's types
             torch.autograd.backward(*zip(*reached))

@@ -56,8 +56,9 @@ def test_perceptual_and_extra_losses_are_added(tmp_path):
         tiny_runs.make_model(tmp_path, train={"pixel_opt": None})
 
 
-@pytest.mark.parametrize("recipe", ["plain", "dcpt"])
-def test_accumulation_equals_the_big_batch(tmp_path, recipe):
+# DCPT's classifier takes a batch of four in halves and a batch of two in single images: other sums, other rounding
+@pytest.mark.parametrize(("recipe", "rtol", "atol"), [("plain", 1e-5, 1e-7), ("dcpt", 1e-4, 1e-6)])
+def test_accumulation_equals_the_big_batch(tmp_path, recipe, rtol, atol):
     sgd = {"type": "SGD", "lr": 0.05}
     optimizers = {"optim_g": sgd, **({"optim_dc": sgd} if recipe == "dcpt" else {})}
     small = tiny_runs.make_model(tmp_path, recipe, train={"accumulate": 2, **optimizers})
@@ -75,7 +76,7 @@ def test_accumulation_equals_the_big_batch(tmp_path, recipe):
     tiny_runs.train(small, [2], halves[1])
     tiny_runs.train(big, [1], batch)
     for key, value in tiny_runs.weights(big).items():
-        torch.testing.assert_close(tiny_runs.weights(small)[key], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(tiny_runs.weights(small)[key], value, rtol=rtol, atol=atol)
     assert tiny_runs.differences(before, tiny_runs.weights(small)) != []
 
 
