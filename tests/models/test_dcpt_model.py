@@ -202,3 +202,13 @@ def test_the_classifier_takes_halves_where_the_loss_is_a_mean_over_images(tmp_pa
     model.net_dc.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     tiny_runs.train(model, [1], tiny_runs.make_batch(4))
     assert seen == sizes
+
+
+def test_classification_which_needs_more_memory_comes_before_there_are_gradients(tmp_path):
+    model = tiny_runs.make_model(tmp_path, "dcpt")
+    model.feed_data(tiny_runs.make_batch(4))
+    seen = []
+    for losses in model.phases(1):
+        seen.append(set(losses))
+        sum(losses.values()).backward()
+    assert seen == [{"l_cls"}, {"l_cls"}, {"l_pix"}]

@@ -70,3 +70,28 @@ def test_a_network_that_is_not_trained_gets_nothing() -> None:
         loss.backward()
     assert feature.grad is None
     assert head[0].weight.grad is not None
+
+
+def test_the_network_is_differentiated_outside_autocast() -> None:
+    seen = []
+
+    class Asked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+            seen.append((gradient @ gradient.T).dtype)
+            return gradient
+
+    losses = losses_in_parts(
+        [Asked.apply(torch.ones(2, 2, requires_grad=True))], lambda some, which: some[0].square().mean()
+    )
+    while True:
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # as the engine asks for a phase
+            loss = next(losses, None)
+        if loss is None:
+            break
+        loss.backward()
+    assert seen == [torch.float32]
