@@ -21,7 +21,7 @@ def register() -> str:
     Raises:
         DependencyError: BasicSR cannot be imported, or is a fork without registries.
     """
-    from basicsr_plugins.registration import register_all
+    from basicsr_plugins.launch.register import register_all
 
     register_all()
     return __version__

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import OptionError, one_of
+from basicsr_plugins.core.errors import OptionError, one_of
 
 __all__ = ["FeatureTap"]
 

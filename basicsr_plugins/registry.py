@@ -9,8 +9,8 @@ from __future__ import annotations
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
+from basicsr_plugins.core.registration import provided
 from basicsr_plugins.negatives import NegativeModels
-from basicsr_plugins.registration import provided
 
 __all__ = ["MODELS"]
 

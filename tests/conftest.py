@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_plugins import stock
 from basicsr_plugins._startup import _basicsr_plugins_bootstrap as bootstrap
+from basicsr_plugins.stock import sampler
 
 bootstrap.install_compat()
 
@@ -27,8 +27,8 @@ def _fixed_seeds():
 def _nothing_to_skip():
     """A test's resume must not shift the next test's first epoch, nor its sampler count the next test's batches."""
     yield
-    stock.skip_samples(0)
-    stock._current_sampler = None
+    sampler.skip_samples(0)
+    sampler._current_sampler = None
     logging.getLogger("basicsr").propagate = True  # BasicSR ends it with its first logger; caplog needs it
 
 

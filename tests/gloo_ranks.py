@@ -99,7 +99,7 @@ def unused_parameters(rank: int) -> list[Any]:
 
 def broken_on_one_rank(folder: Path, rank: int) -> str:
     """Let rank 1 meet a NaN; every rank must stop."""
-    from basicsr_plugins.errors import TrainingError
+    from basicsr_plugins.core.errors import TrainingError
 
     model = tiny_runs.make_model(folder, dist=True, rank=rank, world_size=2)
     batch = tiny_runs.make_batch(seed=rank)

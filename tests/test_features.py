@@ -8,7 +8,7 @@ from torch import nn
 
 from basicsr_plugins.archs.nafnet_arch import NAFNet
 from basicsr_plugins.archs.restormer_arch import Restormer
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.features import FeatureTap
 
 

@@ -94,12 +94,13 @@ def validation_set(images: Path) -> dict[str, Any]:
 
 def write_base(path: Path) -> Path:
     """Write weights of ``NETWORK``, for recipes that start from some."""
-    from basicsr_plugins import registration
-    from basicsr_plugins.training.checkpoint_io import save
-    from basicsr_plugins.training.random_state import preserved_random_state
+    from basicsr_plugins.checkpoints.io import save
+    from basicsr_plugins.core import registration
+    from basicsr_plugins.core.random_state import preserved_random_state
+    from basicsr_plugins.launch.register import register_all
 
     if not path.exists():
-        registration.register_all()
+        register_all()
         with preserved_random_state():
             torch.manual_seed(7)
             arguments = {key: value for key, value in NETWORK.items() if key != "type"}

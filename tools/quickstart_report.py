@@ -35,8 +35,8 @@ def accuracy(folder: Path) -> float:
 
 def pictures(work: Path) -> list[Path]:
     """Write one picture per degradation: input | fine-tuned from DCPT | clean."""
+    from basicsr_plugins.core.safe_yaml import load_yaml
     from basicsr_plugins.data.degradation_dataset import DegradationDataset
-    from basicsr_plugins.safe_yaml import load_yaml
 
     written = []
     options = load_yaml(work / "options" / "demo" / "test_nafnet.yml")["datasets"]

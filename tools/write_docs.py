@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 import basicsr_plugins  # noqa: E402 - this clone's, installed or not
 from basicsr_plugins.cli.list import first_sentence, markdown_table  # noqa: E402
-from basicsr_plugins.registration import provided  # noqa: E402
+from basicsr_plugins.core.registration import provided  # noqa: E402
 
 
 def type_name(annotation: Any) -> str:
@@ -80,8 +80,8 @@ def arguments_line(thing: Any) -> str:
 def options_page() -> str:
     """Return docs/options.md."""
     from basicsr_plugins.losses.spn_guard import SPNGuard
-    from basicsr_plugins.models.spn import SPNSettings
     from basicsr_plugins.negatives import NegativeModels
+    from basicsr_plugins.negatives.ingredient import SPNSettings
     from basicsr_plugins.training.settings import LoggerSettings, TrainSettings, ValSettings
 
     lines = ["# Options", "", "Written by `python tools/write_docs.py` from the code; do not edit.", ""]

@@ -18,7 +18,7 @@ from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder, read_folder, write_folder
 from basicsr_plugins.adapters.pointwise import convolutions_to_linear, linear_to_convolutions
 from basicsr_plugins.adapters.targets import is_plain, select_targets
-from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError, one_of
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError, one_of
 
 __all__ = ["AttachedAdapter", "attach_adapter", "check_peft_options", "load_adapter", "methods"]
 

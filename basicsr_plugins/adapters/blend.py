@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from basicsr_plugins.adapters.factors import Factor
-from basicsr_plugins.errors import DataError, OptionError, TrainingError
+from basicsr_plugins.core.errors import DataError, OptionError, TrainingError
 
 __all__ = ["BlendedLayer", "BlendWeights", "cheaper_way"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from basicsr_plugins.adapters.folder import AdapterFolder
-from basicsr_plugins.errors import CheckpointError
+from basicsr_plugins.core.errors import CheckpointError
 
 __all__ = ["Factor", "factorise", "is_plain_lora", "read_factors", "read_lora", "weight_change"]
 

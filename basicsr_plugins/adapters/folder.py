@@ -13,8 +13,8 @@ from typing import Any, Callable, Union
 
 import torch
 
-from basicsr_plugins.errors import CheckpointError, OptionError, one_of
-from basicsr_plugins.training.checkpoint_io import read_checkpoint
+from basicsr_plugins.checkpoints.io import read_checkpoint
+from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
 
 __all__ = ["CONFIG", "PROVENANCE", "WEIGHTS", "AdapterFolder", "find_adapters", "read_folder", "write_folder"]
 

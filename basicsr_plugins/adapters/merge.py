@@ -10,7 +10,7 @@ from torch import nn
 from basicsr_plugins.adapters.factors import is_plain_lora, read_factors, read_lora, weight_change
 from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder
-from basicsr_plugins.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, OptionError
 
 __all__ = ["merge_adapters"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from basicsr_plugins.errors import DataError, OptionError, one_of
+from basicsr_plugins.core.errors import DataError, OptionError, one_of
 
 __all__ = ["MODES", "blend_weights", "check_mode", "check_names"]
 

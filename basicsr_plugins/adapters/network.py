@@ -14,7 +14,7 @@ from basicsr_plugins.adapters.factors import Factor, read_factors
 from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder, find_adapters
 from basicsr_plugins.adapters.modes import check_names
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.core.errors import DataError, OptionError
 
 __all__ = ["BlendedNetwork"]
 

@@ -9,7 +9,7 @@ from typing import Union
 
 from torch import nn
 
-from basicsr_plugins.errors import OptionError, one_of
+from basicsr_plugins.core.errors import OptionError, one_of
 
 __all__ = ["PRESETS", "is_plain", "select_targets"]
 

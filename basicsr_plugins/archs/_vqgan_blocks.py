@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from basicsr_plugins.errors import OptionError, one_of
-from basicsr_plugins.options import fraction, option, parse, positive
+from basicsr_plugins.core.errors import OptionError, one_of
+from basicsr_plugins.core.options import fraction, option, parse, positive
 
 __all__ = ["AttentionBlock", "AutoEncoderSizes", "Decoder", "Encoder", "ResidualBlock"]
 

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage
-from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.archs.promptir_arch import PromptGenerator
 from basicsr_plugins.archs.transformer_blocks import (
@@ -27,8 +26,9 @@ from basicsr_plugins.archs.transformer_blocks import (
     check_transformer,
 )
 from basicsr_plugins.archs.windows import attend, merge_windows, split_windows
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["ABAIRNet"]
 

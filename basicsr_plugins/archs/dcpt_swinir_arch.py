@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["DCPTSwinIR"]
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from basicsr_plugins.archs.layers import ChannelLayerNorm
 from basicsr_plugins.archs.presets import with_presets
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["DegradationClassifier"]
 

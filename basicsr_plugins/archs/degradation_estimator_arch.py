@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs.presets import with_presets
-from basicsr_plugins.errors import CheckpointError, OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["DegradationEstimator", "stored_classes"]
 

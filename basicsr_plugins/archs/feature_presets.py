@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 
 __all__ = ["preset_layers"]
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from basicsr_plugins.archs._idt_blocks import PATCH, BlockGroup, CrossBlock, Proj, WindowBlock
-from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["IDT"]
 

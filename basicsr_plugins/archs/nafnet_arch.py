@@ -11,10 +11,10 @@ from torch import nn
 
 from basicsr_plugins.archs.convolutions import fast_format, pointwise, pointwise_parts, pointwise_then_depthwise
 from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
-from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["NAFNet", "NAFNetLocal"]
 

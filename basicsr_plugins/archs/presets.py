@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Callable, Optional, TypeVar
 
-from basicsr_plugins.errors import OptionError, one_of
+from basicsr_plugins.core.errors import OptionError, one_of
 
 __all__ = ["with_presets"]
 

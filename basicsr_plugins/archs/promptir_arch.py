@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs.convolutions import fast_format
-from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.archs.transformer_blocks import BlockMaker, Downsample, PatchEmbed, Upsample, check_transformer
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["PromptIR"]
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from basicsr_plugins.archs.padding import crop_to
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.padding import crop_to
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["SegmentationHead"]
 

@@ -20,7 +20,7 @@ from basicsr_plugins.archs.convolutions import (
     splits_early,
 )
 from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 
 __all__ = [
     "BlockMaker",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["UNet"]
 

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from basicsr_plugins.archs._vqgan_blocks import AutoEncoderSizes, Decoder, Encoder
-from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
-from basicsr_plugins.errors import CheckpointError, OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["VQGAN", "Quantised", "VQGANOutput", "VectorQuantizer", "code_distances", "codebook_loss"]
 

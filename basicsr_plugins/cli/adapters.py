@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def _list(args: argparse.Namespace) -> None:
     from basicsr_plugins.adapters.folder import CONFIG, read_folder
-    from basicsr_plugins.errors import CheckpointError
+    from basicsr_plugins.core.errors import CheckpointError
 
     folders = [read_folder(path.parent) for path in sorted(args.dir.rglob(CONFIG))]
     if not folders:
@@ -82,7 +82,7 @@ def _blend(args: argparse.Namespace) -> None:
 
 
 def _weights(given: list[str], names: list[str]) -> dict[str, float]:
-    from basicsr_plugins.errors import OptionError
+    from basicsr_plugins.core.errors import OptionError
 
     if given in (["sum"], ["average"]):
         return dict.fromkeys(names, 1.0 if given == ["sum"] else 1 / len(names))
@@ -100,8 +100,8 @@ def _weights(given: list[str], names: list[str]) -> dict[str, float]:
 
 def _write(args: argparse.Namespace, adapters: dict[str, Any], weights: dict[str, float]) -> None:
     from basicsr_plugins.adapters.merge import merge_adapters
-    from basicsr_plugins.errors import OptionError
-    from basicsr_plugins.training import checkpoint_io
+    from basicsr_plugins.checkpoints import io as checkpoint_io
+    from basicsr_plugins.core.errors import OptionError
 
     recorded = next(iter(adapters.values())).provenance.get("base", {})
     path, key = args.base or recorded.get("path"), args.key or recorded.get("key", "params")
@@ -116,9 +116,9 @@ def _write(args: argparse.Namespace, adapters: dict[str, Any], weights: dict[str
 def _network(path: Path | None) -> Any:
     if path is None:
         return None
-    from basicsr_plugins import registration
-    from basicsr_plugins.errors import OptionError
-    from basicsr_plugins.safe_yaml import load_yaml
+    from basicsr_plugins.core import registration
+    from basicsr_plugins.core.errors import OptionError
+    from basicsr_plugins.core.safe_yaml import load_yaml
 
     options = dict(load_yaml(path).get("network_g") or {})
     if "type" not in options:

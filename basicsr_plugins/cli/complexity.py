@@ -32,7 +32,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from basicsr_plugins.errors import OptionError
+    from basicsr_plugins.core.errors import OptionError
     from basicsr_plugins.studies.complexity import load_scorer, measure_layers, measure_set
     from basicsr_plugins.studies.tables import as_text, write_csv
 

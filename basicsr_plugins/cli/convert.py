@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from basicsr_plugins.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, OptionError
 
 __all__ = ["add_parser"]
 

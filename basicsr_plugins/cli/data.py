@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_plugins import register
-from basicsr_plugins.errors import DependencyError, OptionError
+from basicsr_plugins.core.errors import DependencyError, OptionError
 
 __all__ = ["add_parser", "run_check"]
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 
 __all__ = ["add_parser", "run"]
 
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from basicsr_plugins.data.files import need_folder
+    from basicsr_plugins.data.manifest import degrade_folder, rebuild_folder
     from basicsr_plugins.degradations.build import build_degradation
-    from basicsr_plugins.degradations.manifest import degrade_folder, rebuild_folder
 
     if args.degradations == ["list"]:
         return _list()
@@ -129,7 +129,7 @@ def _sheet(args: argparse.Namespace, entries: list[Any]) -> None:
 
 
 def _list() -> int:
-    from basicsr_plugins.registration import provided
+    from basicsr_plugins.core.registration import provided
 
     for name, kind in sorted(provided("degradation").items()):
         print(f"{kind.short:18} {name:18} {(kind.__doc__ or '').strip().splitlines()[0]}")

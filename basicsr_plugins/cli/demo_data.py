@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from basicsr_plugins.demo_data import write_demo_data
+    from basicsr_plugins.data.demo_photographs import write_demo_data
 
     for part, files in write_demo_data(arguments.dir).items():
         print(f"{part}: {len(files)} images in {files[0].parent}")

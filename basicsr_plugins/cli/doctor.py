@@ -8,7 +8,7 @@ import platform
 from typing import Any
 
 import basicsr_plugins
-from basicsr_plugins.errors import DependencyError, OptionError, PluginError
+from basicsr_plugins.core.errors import DependencyError, OptionError, PluginError
 
 __all__ = ["add_parser", "check_option_file"]
 
@@ -41,8 +41,9 @@ def check_option_file(path: str, is_train: bool = True, overrides: Any = ()) -> 
         PluginError: The first thing that is wrong.
     """
     basicsr_plugins.register()
-    from basicsr_plugins import checking, launcher
-    from basicsr_plugins.safe_yaml import apply_overrides, load_yaml
+    from basicsr_plugins.core.safe_yaml import apply_overrides, load_yaml
+    from basicsr_plugins.launch import checking
+    from basicsr_plugins.launch import run as launcher
 
     given = load_yaml(path)
     apply_overrides(given, overrides)
@@ -62,7 +63,7 @@ def check_option_file(path: str, is_train: bool = True, overrides: Any = ()) -> 
 
 
 def _report() -> int:
-    from basicsr_plugins import installation
+    from basicsr_plugins.stock import installation
 
     route = installation.start_up_route()  # before BasicSR is imported below
     found = installation.versions()
@@ -99,7 +100,7 @@ def _has_backend(distributed: Any, name: str) -> bool:
 
 
 def _registered() -> int:
-    from basicsr_plugins import registration
+    from basicsr_plugins.core import registration
 
     try:
         basicsr_plugins.register()

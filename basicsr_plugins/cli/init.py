@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import basicsr_plugins
-from basicsr_plugins.errors import PluginError
+from basicsr_plugins.core.errors import PluginError
 
 __all__ = ["add_parser", "option_folder"]
 

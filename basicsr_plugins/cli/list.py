@@ -27,7 +27,7 @@ def first_sentence(thing: Any) -> str:
 
 def markdown_table() -> str:
     """Return everything provided as a Markdown table, one row a kind."""
-    from basicsr_plugins.registration import KINDS, provided
+    from basicsr_plugins.core.registration import KINDS, provided
 
     rows = ["| kind | names |", "| --- | --- |"]
     for kind in KINDS:
@@ -37,8 +37,8 @@ def markdown_table() -> str:
 
 def _run(arguments: argparse.Namespace) -> None:
     import basicsr_plugins
-    from basicsr_plugins.errors import OptionError, one_of
-    from basicsr_plugins.registration import KINDS, provided
+    from basicsr_plugins.core.errors import OptionError, one_of
+    from basicsr_plugins.core.registration import KINDS, provided
 
     if arguments.kind is not None and arguments.kind not in KINDS:
         raise OptionError(one_of(arguments.kind, KINDS, "kind"))

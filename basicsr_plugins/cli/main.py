@@ -11,7 +11,7 @@ from typing import Optional
 
 import basicsr_plugins
 from basicsr_plugins import cli
-from basicsr_plugins.errors import PluginError
+from basicsr_plugins.core.errors import PluginError
 
 __all__ = ["build_parser", "main", "one_message"]
 

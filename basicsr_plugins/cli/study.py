@@ -40,8 +40,8 @@ def _toy(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from basicsr_plugins.errors import OptionError
-    from basicsr_plugins.options import parse
+    from basicsr_plugins.core.errors import OptionError
+    from basicsr_plugins.core.options import parse
     from basicsr_plugins.studies.figures import draw_toy, need_matplotlib
     from basicsr_plugins.studies.tables import as_text, write_csv
     from basicsr_plugins.studies.toy import UNSEEN, ToySettings, check_settings, differences, run_grid, summary

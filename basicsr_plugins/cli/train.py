@@ -15,4 +15,4 @@ def add_parser(commands: Any) -> None:
         ("train", True, "train with an option file; experiments go to the current folder"),
         ("test", False, "test with an option file; results go to the current folder"),
     ):
-        lazy_command(commands, name, text, "basicsr_plugins.launcher", is_train=is_train)
+        lazy_command(commands, name, text, "basicsr_plugins.launch.run", is_train=is_train)

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Optional, Union
 import numpy as np
 import torch
 
+from basicsr_plugins.core.errors import DataError, OptionError, PluginError
+from basicsr_plugins.core.options import option, positive
+from basicsr_plugins.core.registration import lookup, provides
 from basicsr_plugins.data.files import need_folder
 from basicsr_plugins.data.loader_options import LoaderOptions, parse_dataset
 from basicsr_plugins.data.seeding import SampleSeeds, SeededDataset
-from basicsr_plugins.errors import DataError, OptionError, PluginError
-from basicsr_plugins.options import option, positive
-from basicsr_plugins.registration import lookup, provides
 
 __all__ = ["AllInOneDataset", "plan_children"]
 

@@ -11,6 +11,9 @@ from typing import Any, ClassVar, Literal, Optional
 import numpy as np
 import torch
 
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import fraction, option, parse
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.data.depth_maps import DepthMaps
 from basicsr_plugins.data.image_store import ImageStore, open_store
 from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
@@ -21,9 +24,6 @@ from basicsr_plugins.data.survey import Survey, survey_of
 from basicsr_plugins.degradations import Degradation, Degraded, build_degradation
 from basicsr_plugins.degradations.cutmix import CutMixOptions, degradation_cutmix
 from basicsr_plugins.degradations.rain_degradation import rain_mask
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.options import fraction, option, parse
-from basicsr_plugins.registration import provides
 
 __all__ = ["DegradationDataset", "open_clean"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.data.files import first_few, image_files
 from basicsr_plugins.data.image_store import ImageStore
 from basicsr_plugins.data.images import read_image
 from basicsr_plugins.data.patches import Patch, cut_float
-from basicsr_plugins.errors import DataError
 
 __all__ = ["DepthMaps"]
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from basicsr_plugins.errors import DataError
+from basicsr_plugins.core.errors import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "first_few", "image_files", "listed_files", "lmdb_keys", "need_folder"]
 

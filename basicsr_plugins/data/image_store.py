@@ -9,9 +9,9 @@ from typing import Any, Optional
 
 import numpy as np
 
+from basicsr_plugins.core.errors import DataError, DependencyError, OptionError, one_of
 from basicsr_plugins.data.files import first_few, image_files, listed_files, lmdb_keys
 from basicsr_plugins.data.images import decode, image_problem, image_size, read_image
-from basicsr_plugins.errors import DataError, DependencyError, OptionError, one_of
 
 __all__ = ["ImageStore", "open_store"]
 

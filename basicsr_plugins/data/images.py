@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from basicsr_plugins.errors import DataError
+from basicsr_plugins.core.errors import DataError
 
 __all__ = ["bytes_per_value", "decode", "image_problem", "image_size", "read_image", "to_float"]
 

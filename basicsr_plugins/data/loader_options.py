@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, TypeVar, Union
 
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.options import non_negative, option, parse, positive
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import non_negative, option, parse, positive
 
 __all__ = ["LoaderOptions", "PatchOptions", "parse_dataset", "phase_of"]
 
@@ -82,7 +82,7 @@ def parse_dataset(schema: type[Options], opt: Mapping[str, Any], where: str | No
         where: Its YAML path; None when BasicSR builds the data set, which does not say.
 
     Raises:
-        OptionError: See ``basicsr_plugins.options.parse``.
+        OptionError: See ``basicsr_plugins.core.options.parse``.
     """
     if not isinstance(opt, Mapping):
         raise OptionError(f"{where or 'datasets'}: expected a mapping of options, got {opt!r}.")

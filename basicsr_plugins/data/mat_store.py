@@ -7,8 +7,8 @@ from typing import Optional
 
 import numpy as np
 
+from basicsr_plugins.core.errors import DataError, DependencyError, one_of
 from basicsr_plugins.data.image_store import ImageStore
-from basicsr_plugins.errors import DataError, DependencyError, one_of
 
 __all__ = ["MatStore"]
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Optional
 
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.options import non_negative, option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.data.files import first_few, need_folder
 from basicsr_plugins.data.image_store import ImageStore, open_store
 from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
@@ -16,9 +19,6 @@ from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
 from basicsr_plugins.data.ram_cache import cached
 from basicsr_plugins.data.seeding import SeededDataset
 from basicsr_plugins.data.survey import Survey, survey_of
-from basicsr_plugins.errors import DataError, OptionError
-from basicsr_plugins.options import non_negative, option
-from basicsr_plugins.registration import provides
 
 __all__ = ["PairedRuleDataset"]
 

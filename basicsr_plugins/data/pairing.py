@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.data.files import first_few, image_files
-from basicsr_plugins.errors import DataError, OptionError, one_of
 
 __all__ = ["PAIR_RULES", "Pairing", "check_rule", "pair_by_name", "pair_from_list", "pair_up"]
 

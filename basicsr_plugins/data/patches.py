@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import torch
 
+from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.data.images import to_float
 from basicsr_plugins.data.loader_options import PatchOptions
-from basicsr_plugins.errors import DataError
 
 __all__ = ["Patch", "as_tensor", "choose_patch", "cut", "cut_float"]
 

@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal, Optional, Union
 
 import numpy as np
 
+from basicsr_plugins.core.errors import DataError
+from basicsr_plugins.core.options import option, positive
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.data.degradation_dataset import DegradationDataset, open_clean
 from basicsr_plugins.data.image_store import ImageStore
 from basicsr_plugins.data.loader_options import parse_dataset
 from basicsr_plugins.data.ram_cache import cached
 from basicsr_plugins.data.survey import Survey
-from basicsr_plugins.errors import DataError
-from basicsr_plugins.options import option, positive
-from basicsr_plugins.registration import provides
 
 __all__ = ["RainSynthesisDataset", "TileStore", "nested_subset"]
 

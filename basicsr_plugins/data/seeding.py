@@ -41,7 +41,7 @@ class SampleSeeds:
         self._length = 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next samples belong to; the mended sampler of BasicSR calls this."""
+        """Choose the epoch that the next samples belong to; the patched sampler of BasicSR calls this."""
         self._epoch.fill_(int(epoch))
 
     @property

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
+from basicsr_plugins.core.errors import DataError, PluginError
+from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.data.files import image_files
 from basicsr_plugins.data.image_store import ImageStore
 from basicsr_plugins.data.images import image_problem, image_size
 from basicsr_plugins.data.loader_options import parse_dataset
-from basicsr_plugins.errors import DataError, PluginError
-from basicsr_plugins.registration import lookup
 
 __all__ = ["Survey", "inspect", "survey_datasets", "survey_of"]
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Optional, Union
 
 import numpy as np
 
-from basicsr_plugins.errors import DataError, OptionError
-from basicsr_plugins.options import option, parse
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.options import option, parse
 
 __all__ = [
     "Degradation",

@@ -9,10 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.options import option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, in_order, pick_int
 from basicsr_plugins.degradations.jpeg_degradation import to_uint8
-from basicsr_plugins.options import option
-from basicsr_plugins.registration import provides
 
 __all__ = ["BitDepth"]
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.options import option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, in_order, pick, pick_int
 from basicsr_plugins.degradations.fields import scratch
-from basicsr_plugins.options import option
-from basicsr_plugins.registration import provides
 
 __all__ = [
     "DefocusBlur",

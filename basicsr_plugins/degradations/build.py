@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Union
 
+from basicsr_plugins.core.errors import OptionError, one_of
+from basicsr_plugins.core.registration import provided
 from basicsr_plugins.degradations.base import Degradation
-from basicsr_plugins.errors import OptionError, one_of
-from basicsr_plugins.registration import provided
 
 __all__ = ["build_degradation", "degradation_names"]
 

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Optional
 
 import numpy as np
 
+from basicsr_plugins.core.errors import OptionError, one_of
+from basicsr_plugins.core.options import option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range
 from basicsr_plugins.degradations.build import build_degradation
 from basicsr_plugins.degradations.haze_degradation import Haze
 from basicsr_plugins.degradations.low_light_degradation import LowLight
 from basicsr_plugins.degradations.rain_degradation import Rain
 from basicsr_plugins.degradations.snow_degradation import Snow
-from basicsr_plugins.errors import OptionError, one_of
-from basicsr_plugins.options import option
-from basicsr_plugins.registration import provides
 
 __all__ = ["CDD", "CDD_MIXES", "Clean", "RandomChoice", "Sequence"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from basicsr_plugins.core.options import fraction, option, positive
 from basicsr_plugins.degradations.base import Degradation, Degraded
-from basicsr_plugins.options import fraction, option, positive
 
 __all__ = ["CutMixOptions", "cut_rectangle", "degradation_cutmix"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.errors import DataError
+from basicsr_plugins.core.options import fraction, option, positive
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, draw_seed, field_rng, in_order, pick
-from basicsr_plugins.errors import DataError
-from basicsr_plugins.options import fraction, option, positive
-from basicsr_plugins.registration import provides
 
 __all__ = ["Haze", "smooth_depth"]
 

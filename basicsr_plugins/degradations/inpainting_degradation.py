@@ -9,6 +9,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.options import option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import (
     Degradation,
     Degraded,
@@ -18,8 +20,6 @@ from basicsr_plugins.degradations.base import (
     in_order,
     pick_int,
 )
-from basicsr_plugins.options import option
-from basicsr_plugins.registration import provides
 
 __all__ = ["InpaintingStrokes", "stroke_mask"]
 

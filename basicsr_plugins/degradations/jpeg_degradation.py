@@ -9,10 +9,10 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, in_order, pick_int
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.options import option
-from basicsr_plugins.registration import provides
 
 __all__ = ["JPEG"]
 

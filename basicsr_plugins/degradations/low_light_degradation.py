@@ -9,10 +9,10 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.options import option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, draw_seed, field_rng, in_order, pick
 from basicsr_plugins.degradations.fields import scaled_normal
-from basicsr_plugins.options import option
-from basicsr_plugins.registration import provides
 
 __all__ = ["LowLight", "guided_filter"]
 

@@ -9,6 +9,9 @@ from typing import Any, Literal, Optional
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import (
     Degradation,
     Degraded,
@@ -20,9 +23,6 @@ from basicsr_plugins.degradations.base import (
     pick_int,
 )
 from basicsr_plugins.degradations.fields import scaled_normal
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.options import option
-from basicsr_plugins.registration import provides
 
 __all__ = ["CorrelatedNoise", "GaussianNoise", "PoissonNoise", "SaltPepperNoise", "SpeckleNoise"]
 

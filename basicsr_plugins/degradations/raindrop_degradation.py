@@ -9,6 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.options import option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import (
     Degradation,
     Degraded,
@@ -19,8 +21,6 @@ from basicsr_plugins.degradations.base import (
     pick,
     pick_int,
 )
-from basicsr_plugins.options import option
-from basicsr_plugins.registration import provides
 
 __all__ = ["Raindrop"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.registration import provided
 from basicsr_plugins.degradations.base import Degradation
 from basicsr_plugins.degradations.build import build_degradation
 from basicsr_plugins.degradations.jpeg_degradation import to_uint8
-from basicsr_plugins.registration import provided
 
 __all__ = ["SHEET_SEVERITIES", "draw_sheet", "sheet_degradations"]
 

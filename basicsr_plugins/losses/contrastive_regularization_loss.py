@@ -7,10 +7,10 @@ from typing import Any, Union
 
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
 from basicsr_plugins.losses.spn_loss import default_layers
-from basicsr_plugins.registration import provides
 
 __all__ = ["CR_LAYERS", "EPSILON", "ContrastiveRegularizationLoss", "contrast_ratio", "contrast_sums"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["CrossEntropyLoss"]
 

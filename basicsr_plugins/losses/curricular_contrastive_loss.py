@@ -8,11 +8,11 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.contrastive_regularization_loss import CR_LAYERS, contrast_sums
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
 from basicsr_plugins.losses.spn_loss import default_layers
-from basicsr_plugins.registration import provides
 
 __all__ = ["ITS_THRESHOLDS", "OTS_THRESHOLDS", "CurricularContrastiveLoss", "curriculum_weights"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.focal_loss import focal_loss
-from basicsr_plugins.registration import provides
 
 __all__ = ["DCPTLoss"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from basicsr_plugins.errors import DataError, OptionError, one_of
+from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.losses.perceptual_features import build_features
 
 __all__ = ["FeatureDistance", "as_references", "weighted_l1"]

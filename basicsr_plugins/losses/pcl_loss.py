@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from basicsr_plugins.errors import OptionError, one_of
+from basicsr_plugins.core.errors import OptionError, one_of
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.contrastive_regularization_loss import CR_LAYERS
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
 from basicsr_plugins.losses.pcl_samples import pcl_negatives, pcl_positives
 from basicsr_plugins.losses.spn_loss import default_layers
-from basicsr_plugins.registration import provides
 
 __all__ = ["PCLLoss", "cosine_margin", "info_nce", "similarity"]
 

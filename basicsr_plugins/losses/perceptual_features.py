@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import DataError, OptionError, one_of
+from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.losses.vgg_weights import PLANS, vgg_state_dict
 
 __all__ = ["PixelFeatures", "UserFeatures", "VGGFeatures", "build_features", "layer_names"]
@@ -214,8 +214,8 @@ def build_features(
 
 
 def _build_arch(given: Mapping[str, Any]) -> nn.Module:
-    from basicsr_plugins.options import check_call
-    from basicsr_plugins.registration import lookup
+    from basicsr_plugins.core.options import check_call
+    from basicsr_plugins.core.registration import lookup
 
     options = dict(given)
     if "type" not in options:

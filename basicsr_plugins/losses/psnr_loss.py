@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["PSNRLoss"]
 

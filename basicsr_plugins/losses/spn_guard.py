@@ -9,7 +9,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from basicsr_plugins.errors import OptionError, TrainingError, one_of
+from basicsr_plugins.core.errors import OptionError, TrainingError, one_of
 
 __all__ = ["SPNGuard", "ramp"]
 

@@ -7,9 +7,9 @@ from typing import Any, Optional, Union
 
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
-from basicsr_plugins.registration import provides
 
 __all__ = ["SPN_LAYERS", "SPNLoss", "default_layers"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 
 __all__ = ["negative_spread", "uncertainty_term"]
 

@@ -7,7 +7,7 @@ from typing import Union
 
 import numpy as np
 
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["calculate_accuracy"]
 

@@ -6,9 +6,9 @@ from typing import Any, Literal, Optional
 
 import numpy as np
 
-from basicsr_plugins.errors import DataError
+from basicsr_plugins.core.errors import DataError
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.metrics.deraining import DerainingErrors, decoupled_errors
-from basicsr_plugins.registration import provides
 
 __all__ = ["calculate_background_error", "calculate_rain_removal"]
 

@@ -6,8 +6,8 @@ from typing import Optional
 
 import numpy as np
 
-from basicsr_plugins.errors import DataError
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import DataError
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["calculate_input_psnr", "calculate_input_ssim"]
 

@@ -8,8 +8,8 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
-from basicsr_plugins.errors import DependencyError, OptionError, one_of
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import DependencyError, OptionError, one_of
+from basicsr_plugins.core.registration import provides
 
 __all__ = ["calculate_pyiqa"]
 

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins import registration
 from basicsr_plugins.archs.feature_presets import preset_layers
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.core import registration
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.options import check_call, non_negative, option
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.features import FeatureTap
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
 from basicsr_plugins.metrics.segmentation import colour_map, mean_iou
 from basicsr_plugins.models.restoration_model import RestorationModel
-from basicsr_plugins.options import check_call, non_negative, option
-from basicsr_plugins.registration import provides
 from basicsr_plugins.training.settings import TrainSettings
 
 __all__ = ["ABAIRPretrainModel"]

@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins import registration, stock
+from basicsr_plugins import stock
 from basicsr_plugins.adapters.folder import AdapterFolder, find_adapters
 from basicsr_plugins.adapters.modes import blend_weights, check_classes, check_mode, check_names
 from basicsr_plugins.adapters.network import BlendedNetwork
 from basicsr_plugins.archs.degradation_estimator_arch import stored_classes
-from basicsr_plugins.errors import CheckpointError, DataError, OptionError
+from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins.core import registration
+from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
+from basicsr_plugins.core.options import check_call, fraction, option, parse, positive
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
-from basicsr_plugins.models.frozen_base import FrozenBase
-from basicsr_plugins.models.mixture_labels import MixtureLabels
+from basicsr_plugins.models.parts.frozen_base import FrozenBase
+from basicsr_plugins.models.parts.mixture_labels import MixtureLabels
 from basicsr_plugins.models.restoration_model import RestorationModel
-from basicsr_plugins.options import check_call, fraction, option, parse, positive
-from basicsr_plugins.registration import provides
-from basicsr_plugins.training import checkpoint_io
 from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.settings import TrainSettings
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from basicsr_plugins import stock
 from basicsr_plugins.adapters.attach import attach_adapter, check_peft_options, load_adapter
 from basicsr_plugins.adapters.folder import AdapterFolder, read_folder
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.models.frozen_base import FrozenBase
+from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import option, parse
+from basicsr_plugins.core.registration import provides
+from basicsr_plugins.models.parts.frozen_base import FrozenBase
 from basicsr_plugins.models.restoration_model import RestorationModel
-from basicsr_plugins.options import option, parse
-from basicsr_plugins.registration import provides
-from basicsr_plugins.training import checkpoint_io, distributed
+from basicsr_plugins.training import distributed
 
 __all__ = ["AdapterModel"]
 

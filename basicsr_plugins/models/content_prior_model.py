@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from basicsr_plugins.archs.vqgan_arch import VQGAN, code_distances
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.models.decoupled_judging import DecoupledJudging
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import non_negative, option
+from basicsr_plugins.core.registration import provides
+from basicsr_plugins.models.parts.decoupled_scores import DecoupledJudging
 from basicsr_plugins.models.restoration_model import RestorationModel
 from basicsr_plugins.models.vqgan_model import check_is_vqgan
-from basicsr_plugins.options import non_negative, option
-from basicsr_plugins.registration import provides
 from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.settings import TrainSettings
 from basicsr_plugins.training.validation import images_of, measure_image

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal, Optional
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.models.degradation_classification import DegradationClassification
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import non_negative, option
+from basicsr_plugins.core.registration import provides
+from basicsr_plugins.models.parts.degradation_classification import DegradationClassification
 from basicsr_plugins.models.restoration_model import RestorationModel
-from basicsr_plugins.options import non_negative, option
-from basicsr_plugins.registration import provides
 from basicsr_plugins.training.settings import TrainSettings
 
 __all__ = ["DCGuidedModel"]

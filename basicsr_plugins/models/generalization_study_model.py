@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from basicsr_plugins.models.decoupled_judging import DecoupledJudging
+from basicsr_plugins.core.registration import provides
+from basicsr_plugins.models.parts.decoupled_scores import DecoupledJudging
 from basicsr_plugins.models.restoration_model import RestorationModel
-from basicsr_plugins.registration import provides
 
 __all__ = ["GeneralizationStudyModel"]
 

@@ -15,21 +15,21 @@ from basicsr.models.sr_model import SRModel
 from torch import Tensor, nn
 
 from basicsr_plugins import stock
-from basicsr_plugins.errors import DataError, OptionError
-from basicsr_plugins.models.checkpointing import Checkpointing
-from basicsr_plugins.models.reporting import Reporting
-from basicsr_plugins.models.spn import SPN
-from basicsr_plugins.models.stepping import Stepping
-from basicsr_plugins.options import parse
-from basicsr_plugins.registration import provides
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.options import parse
+from basicsr_plugins.core.random_state import OwnStream
+from basicsr_plugins.core.registration import provides
+from basicsr_plugins.negatives.ingredient import SPN
 from basicsr_plugins.training import distributed
+from basicsr_plugins.training.checkpointing import Checkpointing
 from basicsr_plugins.training.finite import FiniteGuard
 from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build_scheduler
 from basicsr_plugins.training.precision import Precision, allow_tf32
 from basicsr_plugins.training.progressive import ProgressivePatches
-from basicsr_plugins.training.random_state import OwnStream
+from basicsr_plugins.training.reporting import Reporting
 from basicsr_plugins.training.settings import TrainSettings, ValSettings
+from basicsr_plugins.training.stepping import Stepping
 
 __all__ = ["RestorationModel"]
 

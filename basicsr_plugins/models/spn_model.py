@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.registration import provides
 from basicsr_plugins.models.restoration_model import RestorationModel
-from basicsr_plugins.registration import provides
 
 __all__ = ["SPNModel"]
 
@@ -17,7 +17,7 @@ __all__ = ["SPNModel"]
 class SPNModel(RestorationModel):
     """Restoration whose output is pushed away from what earlier states of the network made of the same image.
 
-    Every recipe takes ``train.spn_opt``; this one requires it. See ``models/spn.py`` for its parts.
+    Every recipe takes ``train.spn_opt``; this one requires it. See ``negatives/ingredient.py`` for its parts.
 
     Raises:
         OptionError: ``train.spn_opt`` is missing or wrong.

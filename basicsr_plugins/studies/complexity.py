@@ -16,10 +16,10 @@ from typing import Any, Callable, Optional
 import cv2
 import numpy as np
 
+from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.data.files import image_files
 from basicsr_plugins.data.images import read_image, to_float
 from basicsr_plugins.degradations.rain_degradation import RAIN_PRESETS, Rain
-from basicsr_plugins.errors import DataError, OptionError, one_of
 
 __all__ = [
     "MEASURES",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from basicsr_plugins.errors import DependencyError
+from basicsr_plugins.core.errors import DependencyError
 
 __all__ = ["draw_complexity", "draw_rain", "draw_toy", "need_matplotlib", "new_figure", "save_figure"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from basicsr_plugins.core.errors import DataError, DependencyError, OptionError
 from basicsr_plugins.data.files import image_files
 from basicsr_plugins.data.images import read_image, to_float
-from basicsr_plugins.errors import DataError, DependencyError, OptionError
 from basicsr_plugins.features import FeatureTap
 
 __all__ = [

@@ -12,8 +12,8 @@ from typing import Any, Optional
 import numpy as np
 from torch import nn
 
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.data.files import image_files, need_folder
-from basicsr_plugins.errors import OptionError
 from basicsr_plugins.studies.probe import (
     SEEDS,
     LabelledImages,
@@ -86,9 +86,9 @@ def _named(given: list[str], where: str, default: Any) -> dict[str, str]:
 
 def _network(path: str) -> nn.Module:
     import basicsr_plugins
-    from basicsr_plugins.options import check_call
-    from basicsr_plugins.registration import lookup
-    from basicsr_plugins.safe_yaml import load_yaml
+    from basicsr_plugins.core.options import check_call
+    from basicsr_plugins.core.registration import lookup
+    from basicsr_plugins.core.safe_yaml import load_yaml
 
     basicsr_plugins.register()
     options = dict(load_yaml(Path(path)).get("network_g") or {})
@@ -99,7 +99,7 @@ def _network(path: str) -> nn.Module:
 
 
 def _load(network: nn.Module, path: str, key: Optional[str]) -> None:
-    from basicsr_plugins.training import checkpoint_io
+    from basicsr_plugins.checkpoints import io as checkpoint_io
 
     weights = checkpoint_io.read_weights(path, key or "params_ema")
     checkpoint_io.load_state(network, weights, path)

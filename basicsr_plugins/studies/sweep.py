@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import basicsr_plugins
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.studies.sweep_plan import Run, SweepOptions, list_file, plan, read_sweep
 
 __all__ = ["Run", "SweepOptions", "collect", "plan", "read_sweep", "run_sweep", "summary"]
@@ -136,7 +136,7 @@ def _write_lists(sweep: SweepOptions, out: Path) -> None:
 
 def _check(runs: list[Run]) -> None:
     """Check, before any run starts, the one with most backgrounds of every category and rain range."""
-    from basicsr_plugins.checking import check_options
+    from basicsr_plugins.launch.checking import check_options
 
     basicsr_plugins.register()
     largest: dict[tuple[str, str], Run] = {}

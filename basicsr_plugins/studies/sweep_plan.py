@@ -12,13 +12,13 @@ from typing import Any, Optional, Union
 
 import yaml
 
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.options import check_value, option, parse
-from basicsr_plugins.safe_yaml import load_yaml
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import check_value, option, parse
+from basicsr_plugins.core.safe_yaml import load_yaml
 
 __all__ = ["Run", "SweepOptions", "list_file", "plan", "read_sweep"]
 
-#: What a run leaves in its folder (see ``models/decoupled_judging.py``).
+#: What a run leaves in its folder (see ``models/parts/decoupled_scores.py``).
 RESULTS_FILE = "study_results.json"
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": False},

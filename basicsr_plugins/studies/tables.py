@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basicsr_plugins.errors import DataError
+from basicsr_plugins.core.errors import DataError
 
 __all__ = ["as_text", "read_csv", "write_csv"]
 

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from basicsr_plugins.errors import OptionError, one_of
-from basicsr_plugins.options import non_negative, option, positive
+from basicsr_plugins.core.errors import OptionError, one_of
+from basicsr_plugins.core.options import non_negative, option, positive
 
 __all__ = [
     "DEGRADATIONS",

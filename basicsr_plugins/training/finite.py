@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins.errors import TrainingError
+from basicsr_plugins.core.errors import TrainingError
 from basicsr_plugins.training.distributed import any_rank
 
 __all__ = ["FiniteGuard"]

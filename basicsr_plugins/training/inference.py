@@ -12,8 +12,8 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins.archs.padding import crop_to, pad_to_multiple
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple
 
 __all__ = ["Restorer", "self_ensemble", "tiled", "whole_image"]
 

@@ -10,8 +10,8 @@ from typing import Any, Callable
 import torch
 from torch import nn
 
-from basicsr_plugins.errors import OptionError, one_of
-from basicsr_plugins.options import check_call
+from basicsr_plugins.core.errors import OptionError, one_of
+from basicsr_plugins.core.options import check_call
 
 __all__ = ["WarmUp", "build_optimizer", "build_scheduler", "check_optimizer", "check_scheduler", "clip_gradients"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_plugins.errors import OptionError, TrainingError
+from basicsr_plugins.core.errors import OptionError, TrainingError
 
 __all__ = ["Precision", "allow_tf32"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.options import check_value
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import check_value
 
 __all__ = ["ProgressivePatches"]
 

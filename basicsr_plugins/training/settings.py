@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union
 
-from basicsr_plugins.options import fraction, non_negative, option, positive
+from basicsr_plugins.core.options import fraction, non_negative, option, positive
 
 __all__ = ["LoggerSettings", "PathSettings", "TrainSettings", "ValSettings"]
 

@@ -18,7 +18,7 @@ from basicsr_plugins.adapters import (
     read_folder,
 )
 from basicsr_plugins.adapters.attach import methods
-from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 
 peft = pytest.importorskip("peft")
 PEFT = tuple(int(part) for part in peft.__version__.split(".")[:2])

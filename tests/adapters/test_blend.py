@@ -11,7 +11,7 @@ from torch import nn
 from basicsr_plugins.adapters import MODES, BlendedNetwork, Factor, blend_weights
 from basicsr_plugins.adapters.blend import BlendedLayer, BlendWeights, cheaper_way
 from basicsr_plugins.adapters.factors import weight_change
-from basicsr_plugins.errors import DataError, OptionError, TrainingError
+from basicsr_plugins.core.errors import DataError, OptionError, TrainingError
 
 
 def merged_by_hand(net, adapters, weights):

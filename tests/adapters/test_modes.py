@@ -7,7 +7,7 @@ import torch
 
 from basicsr_plugins.adapters import MODES, blend_weights
 from basicsr_plugins.adapters.modes import check_names
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.core.errors import DataError, OptionError
 
 THREE = ["rain", "haze", "noise"]
 P = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.35, 0.45]])

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from basicsr_plugins.adapters import select_targets
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 
 
 def test_presets(net):

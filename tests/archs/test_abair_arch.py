@@ -10,7 +10,7 @@ from basicsr_plugins.adapters import select_targets
 from basicsr_plugins.archs.abair_arch import ABAIRNet, OverlappingAttention
 from basicsr_plugins.archs.degradation_estimator_arch import DegradationEstimator, stored_classes
 from basicsr_plugins.archs.segmentation_head_arch import SegmentationHead
-from basicsr_plugins.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, OptionError
 
 # -- the network ----------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from basicsr_plugins.archs.feature_presets import preset_layers
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.options import check_call
-from basicsr_plugins.registration import provided
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import check_call
+from basicsr_plugins.core.registration import provided
 
 SMALL_SWIN = {"img_size": 16, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]}
 # network -> arguments of a small variant

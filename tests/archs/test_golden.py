@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden import largest_error, load_case, parameter_shapes, seeded_input, seeded_state
 
-from basicsr_plugins.registration import provided
+from basicsr_plugins.core.registration import provided
 
 # case -> our class; the constructor arguments are the source's own
 CASES = {

@@ -13,9 +13,9 @@ from basicsr_plugins.archs.ffanet_arch import FFANet
 from basicsr_plugins.archs.idt_arch import IDT
 from basicsr_plugins.archs.layers import DropPath
 from basicsr_plugins.archs.nafnet_arch import LocalAvgPool2d, NAFNet, NAFNetLocal
-from basicsr_plugins.archs.padding import pad_to_multiple
-from basicsr_plugins.errors import OptionError
-from basicsr_plugins.registration import provided
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.padding import pad_to_multiple
+from basicsr_plugins.core.registration import provided
 
 
 def randomise(network):

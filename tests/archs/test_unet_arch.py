@@ -7,7 +7,7 @@ import torch
 
 from basicsr_plugins.archs.resnet_arch import RestorationResNet
 from basicsr_plugins.archs.unet_arch import UNet
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 
 
 @pytest.mark.parametrize("build", [UNet, RestorationResNet])

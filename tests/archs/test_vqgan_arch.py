@@ -8,7 +8,7 @@ import torch
 from golden import FOLDER, largest_error, load_case, seeded_input, seeded_state
 
 from basicsr_plugins.archs.vqgan_arch import VQGAN, code_distances, codebook_loss
-from basicsr_plugins.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, OptionError
 
 TINY = {
     "z_channels": 8,

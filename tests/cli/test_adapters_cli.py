@@ -10,7 +10,7 @@ from torch import nn
 
 from basicsr_plugins.adapters import BlendedNetwork, attach_adapter, find_adapters
 from basicsr_plugins.cli.main import main
-from basicsr_plugins.registration import lookup
+from basicsr_plugins.core.registration import lookup
 
 pytest.importorskip("peft")
 

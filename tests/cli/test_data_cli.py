@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from basicsr_plugins.cli import data as data_cli
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 
 
 def picture(path, height=32, width=32):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from basicsr_plugins.cli import degrade as degrade_cli
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.registration import provided
 from basicsr_plugins.degradations import build_degradation
 from basicsr_plugins.degradations.sheet import SHEET_SEVERITIES, draw_sheet, sheet_degradations
-from basicsr_plugins.errors import DataError, OptionError
-from basicsr_plugins.registration import provided
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import importlib.util
 import pytest
 import tiny_runs
 
-from basicsr_plugins import installation, registration
+from basicsr_plugins.core import registration
+from basicsr_plugins.stock import installation
 
 GOOD = dict.fromkeys(installation.PACKAGES, "1.0.0") | {"torch": "2.5.1+cpu", "torchvision": "0.20.1"}
 

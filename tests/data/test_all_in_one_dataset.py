@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import basicsr_plugins
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.data.all_in_one_dataset import AllInOneDataset
-from basicsr_plugins.errors import DataError, OptionError
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 import basicsr_plugins
+from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.data.loader_options import parse_dataset
 from basicsr_plugins.data.survey import survey_datasets
-from basicsr_plugins.registration import lookup
 
 FOLDER = Path(__file__).parents[2] / "options" / "data"
 FRAGMENTS = sorted(FOLDER.glob("*.yml"))

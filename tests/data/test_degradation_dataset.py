@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.data.degradation_dataset import DegradationDataset
 from basicsr_plugins.data.loader_options import PatchOptions
 from basicsr_plugins.data.patches import choose_patch
-from basicsr_plugins.errors import DataError, OptionError
 
 
 def make(photos, **options):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.data.paired_rule_dataset import PairedRuleDataset
-from basicsr_plugins.errors import DataError, OptionError
 
 
 @pytest.fixture

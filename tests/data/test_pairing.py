@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.data.pairing import check_rule, pair_by_name, pair_from_list
-from basicsr_plugins.errors import DataError, OptionError
 
 
 def touch(root, names):

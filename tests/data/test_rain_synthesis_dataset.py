@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.data.rain_synthesis_dataset import RainSynthesisDataset, nested_subset
-from basicsr_plugins.errors import DataError, OptionError
 
 
 @pytest.fixture

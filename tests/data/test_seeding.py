@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import basicsr_plugins
-from basicsr_plugins import stock
 from basicsr_plugins.data.seeding import SampleSeeds
+from basicsr_plugins.stock import sampler
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +60,7 @@ def test_same_images_on_any_number_of_workers_and_after_a_restart(photos):
 def test_a_training_that_is_over_has_no_sampler(photos):
     epochs(options(photos))
     gc.collect()
-    assert stock.current_sampler() is None
+    assert sampler.current_sampler() is None
 
 
 def test_persistent_workers_see_the_epoch(photos):

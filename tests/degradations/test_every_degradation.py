@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.registration import provided
 from basicsr_plugins.degradations import build_degradation, degradation_names
-from basicsr_plugins.errors import DataError, OptionError
-from basicsr_plugins.registration import provided
 
 NAMES = sorted(degradation_names().values())
 WORSENING = [name for name in NAMES if name not in ("Clean", "RandomChoice")]

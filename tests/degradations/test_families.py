@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
+from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.degradations import build_degradation
 from basicsr_plugins.degradations.blur_degradation import disc_kernel, gaussian_kernel, motion_kernel
 from basicsr_plugins.degradations.haze_degradation import smooth_depth
 from basicsr_plugins.degradations.mosaic_degradation import bayer_mosaic
 from basicsr_plugins.degradations.rain_degradation import RAIN_PRESETS, rain_mask, streak_kernel
-from basicsr_plugins.errors import DataError
 
 SETTINGS = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from basicsr_plugins.core.registration import provided
 from basicsr_plugins.degradations import build_degradation, degradation_names
 from basicsr_plugins.degradations.base import span
-from basicsr_plugins.registration import provided
 
 NAMES = sorted(degradation_names().values())
 SIZE = (64, 64)

@@ -48,7 +48,7 @@ def stock_basicsr(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory) -> Path:
     """The demo photographs."""
-    from basicsr_plugins.demo_data import write_demo_data
+    from basicsr_plugins.data.demo_photographs import write_demo_data
 
     folder = tmp_path_factory.mktemp("photographs")
     write_demo_data(folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from basicsr_plugins.safe_yaml import apply_overrides, load_yaml
+from basicsr_plugins.core.safe_yaml import apply_overrides, load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 

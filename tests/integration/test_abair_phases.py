@@ -117,8 +117,8 @@ def test_each_way_of_using_the_adapters_on_unseen_photographs(phases, installed)
 def score(checkout, mode: str) -> list[float]:
     """Return the PSNR on each test set of ``test.yml`` in one mode."""
     import basicsr_plugins
-    from basicsr_plugins.registration import lookup
-    from basicsr_plugins.safe_yaml import load_yaml
+    from basicsr_plugins.core.registration import lookup
+    from basicsr_plugins.core.safe_yaml import load_yaml
 
     basicsr_plugins.register()
     options = plain(load_yaml(checkout / "test.yml"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from spn_reference import TinyFeatures, images, mean_absolute
 
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.losses.contrastive_regularization_loss import CR_LAYERS, ContrastiveRegularizationLoss
 from basicsr_plugins.losses.feature_distance import FeatureDistance
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from spn_reference import TinyFeatures, images, mean_absolute
 
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.losses.curricular_contrastive_loss import (
     ITS_THRESHOLDS,
     CurricularContrastiveLoss,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.losses.dcpt_loss import DCPTLoss
 from basicsr_plugins.losses.focal_loss import FocalLoss, focal_loss
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from spn_reference import TinyFeatures, images, mean_absolute
 
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.losses.pcl_loss import PCLLoss
 from basicsr_plugins.losses.pcl_samples import blurred, pcl_negatives, pcl_positives, sharpened
 

@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from spn_reference import images
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.losses.psnr_loss import PSNRLoss
 from basicsr_plugins.losses.ssim_loss import SSIMLoss
 

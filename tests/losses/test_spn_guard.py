@@ -10,7 +10,7 @@ from spn_reference import images
 from torch import nn
 from torch.nn import functional as F
 
-from basicsr_plugins.errors import OptionError, TrainingError
+from basicsr_plugins.core.errors import OptionError, TrainingError
 from basicsr_plugins.losses.spn_guard import SPNGuard, ramp
 from basicsr_plugins.losses.spn_loss import SPNLoss
 from basicsr_plugins.losses.uncertainty import negative_spread, uncertainty_term

@@ -8,7 +8,7 @@ from spn_reference import LAYER_INDICES, TinyFeatures, images, mean_absolute
 from torch import nn
 from torch.nn import functional as F
 
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.losses.feature_distance import RANGE_CHECKS
 from basicsr_plugins.losses.spn_loss import SPN_LAYERS, SPNLoss
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.models.vgg import cfgs, make_layers
 
-from basicsr_plugins.errors import CheckpointError, DependencyError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.losses.perceptual_features import VGGFeatures, layer_names
 from basicsr_plugins.losses.vgg_weights import vgg_state_dict
 

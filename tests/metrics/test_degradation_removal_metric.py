@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from basicsr_plugins.errors import DataError
+from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.metrics.degradation_removal_metric import calculate_degradation_removal, degradation_removal
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from basicsr_plugins.errors import DataError
+from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.metrics.deraining import decoupled_errors, difference_mask
 from basicsr_plugins.metrics.deraining_metric import calculate_background_error, calculate_rain_removal
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_plugins.errors import DataError, DependencyError, OptionError
+from basicsr_plugins.core.errors import DataError, DependencyError, OptionError
 from basicsr_plugins.metrics import pyiqa_metric
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix
 from basicsr_plugins.metrics.classification_metric import calculate_accuracy

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import basicsr_plugins
+from basicsr_plugins.core.options import check_call, parse
+from basicsr_plugins.core.registration import lookup, provided
+from basicsr_plugins.core.safe_yaml import load_yaml
 from basicsr_plugins.data.loader_options import parse_dataset
 from basicsr_plugins.degradations import build_degradation
-from basicsr_plugins.models.mixture_labels import MixtureLabels
-from basicsr_plugins.options import check_call, parse
-from basicsr_plugins.registration import lookup, provided
-from basicsr_plugins.safe_yaml import load_yaml
+from basicsr_plugins.models.parts.mixture_labels import MixtureLabels
 from basicsr_plugins.training.settings import LoggerSettings, ValSettings
 
 ROOT = Path(__file__).parents[2] / "options"

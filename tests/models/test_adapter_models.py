@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import basicsr_plugins
 from basicsr_plugins.adapters import find_adapters, fingerprint, read_folder
-from basicsr_plugins.checking import check_options
-from basicsr_plugins.errors import CheckpointError, DataError, OptionError
-from basicsr_plugins.registration import lookup
+from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
+from basicsr_plugins.core.registration import lookup
+from basicsr_plugins.launch.checking import check_options
 
 peft = pytest.importorskip("peft")
 
@@ -324,7 +324,7 @@ def test_batchnorm_of_the_base_stands_still(tmp_path):
     torch.manual_seed(0)
     model = build(options(tmp_path, "RestorationModel", EDSR))
     model.net_g.conv_after_body = torch.nn.Sequential(model.net_g.conv_after_body, torch.nn.BatchNorm2d(8))
-    from basicsr_plugins.models.frozen_base import FrozenBase
+    from basicsr_plugins.models.parts.frozen_base import FrozenBase
 
     before = state(model.net_g)
     model.net_g.train()

@@ -8,7 +8,7 @@ from archs.golden import load_case, seeded_state
 
 import basicsr_plugins
 from basicsr_plugins import checkpoints
-from basicsr_plugins.registration import lookup
+from basicsr_plugins.core.registration import lookup
 
 
 @pytest.mark.parametrize(

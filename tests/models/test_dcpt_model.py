@@ -9,8 +9,8 @@ import tiny_runs
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from basicsr_plugins.checking import check_run
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.launch.checking import check_run
 from basicsr_plugins.losses.focal_loss import focal_loss
 
 

@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import basicsr_plugins
-from basicsr_plugins.checking import check_options
-from basicsr_plugins.errors import DataError, OptionError
+from basicsr_plugins.checkpoints.io import save
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.features import FeatureTap
+from basicsr_plugins.launch.checking import check_options
 from basicsr_plugins.losses.binary_cross_entropy_loss import BinaryCrossEntropyLoss
 from basicsr_plugins.metrics.confusion_picture import confusion_picture
-from basicsr_plugins.models.patch_mask import hide_patches
-from basicsr_plugins.models.primitive_labels import PrimitiveLabels
-from basicsr_plugins.registration import lookup
-from basicsr_plugins.training.checkpoint_io import save
+from basicsr_plugins.models.parts.patch_mask import hide_patches
+from basicsr_plugins.models.parts.primitive_labels import PrimitiveLabels
 
 SGD = {"type": "SGD", "lr": 0.1}
 CDD = ["low", "haze", ["low", "haze"]]

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from basicsr_plugins import register
-from basicsr_plugins.checking import check_options
-from basicsr_plugins.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.launch.checking import check_options
 from basicsr_plugins.metrics.deraining import decoupled_errors
 
 DDCONFIG = {

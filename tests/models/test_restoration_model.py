@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from basicsr_plugins.errors import CheckpointError, DataError, OptionError
-from basicsr_plugins.training import checkpoint_io
+from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
 
 PERIODS = {"type": "MultiStepLR", "milestones": [2], "gamma": 0.5}
 

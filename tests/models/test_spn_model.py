@@ -10,11 +10,11 @@ import two_ranks
 
 import basicsr_plugins
 from basicsr_plugins import stock
-from basicsr_plugins.checking import check_options
-from basicsr_plugins.errors import CheckpointError, DataError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
+from basicsr_plugins.core.registration import lookup
+from basicsr_plugins.launch.checking import check_options
 from basicsr_plugins.losses.uncertainty import uncertainty_term
-from basicsr_plugins.models.spn import SPN as Ingredient
-from basicsr_plugins.registration import lookup
+from basicsr_plugins.negatives.ingredient import SPN as Ingredient
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 2, "img_range": 1.0}
 SWINIR = {"type": "SwinIR", "upscale": 2, "img_size": 16, "window_size": 8, "img_range": 1.0, "depths": [2],

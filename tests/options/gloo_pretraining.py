@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 def run(shrunk: Any, name: str, rank: int) -> dict[str, Any]:
     """Return the weights after two iterations, the logs and the accuracy."""
-    from basicsr_plugins.registration import lookup
+    from basicsr_plugins.core.registration import lookup
 
     opt = shrunk.options(name)
     opt.update(dist=True, rank=rank, world_size=2)

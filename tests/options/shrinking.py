@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import torch
 
-from basicsr_plugins.registration import lookup, provided
-from basicsr_plugins.safe_yaml import load_yaml
-from basicsr_plugins.training.checkpoint_io import save
+from basicsr_plugins.checkpoints.io import save
+from basicsr_plugins.core.registration import lookup, provided
+from basicsr_plugins.core.safe_yaml import load_yaml
 
 OPTIONS = Path(__file__).parents[2] / "options"
 #: Arguments that say what a network is for, not how large it is.
@@ -137,7 +137,7 @@ class Shrunk:
         if name == "dc":
             from basicsr_plugins.archs.feature_presets import preset_layers
             from basicsr_plugins.features import FeatureTap
-            from basicsr_plugins.models.degradation_classification import classifier_options
+            from basicsr_plugins.models.parts.degradation_classification import classifier_options
 
             network = _build(opt["network_g"])
             options = classifier_options(options, FeatureTap(network, preset_layers(network)))
@@ -172,7 +172,7 @@ class Shrunk:
 
 
 def _build(options: Mapping[str, Any]) -> torch.nn.Module:
-    from basicsr_plugins.training.random_state import preserved_random_state
+    from basicsr_plugins.core.random_state import preserved_random_state
 
     arguments = {key: value for key, value in options.items() if key != "type"}
     with preserved_random_state():

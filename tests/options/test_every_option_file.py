@@ -11,8 +11,8 @@ from shrinking import OPTIONS, Shrunk
 from torch.utils.data import DataLoader
 
 import basicsr_plugins
-from basicsr_plugins.checking import check_options
-from basicsr_plugins.registration import lookup
+from basicsr_plugins.core.registration import lookup
+from basicsr_plugins.launch.checking import check_options
 
 #: Fragments to paste from, and files of other programs than train.py and test.py.
 NOT_RUNS = ("data", "fragments", "sweeps")

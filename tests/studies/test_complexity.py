@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from basicsr_plugins.cli import complexity as command
-from basicsr_plugins.errors import DataError, DependencyError, OptionError
+from basicsr_plugins.core.errors import DataError, DependencyError, OptionError
 from basicsr_plugins.studies import complexity
 from basicsr_plugins.studies.tables import read_csv
 

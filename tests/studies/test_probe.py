@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from basicsr_plugins.cli.main import main
-from basicsr_plugins.errors import DataError
+from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.studies import probe_run
 from basicsr_plugins.studies.probe import SEEDS, initialise_randomly, probe, read_label_folders, tap_features
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from basicsr_plugins import register
-from basicsr_plugins.checking import check_options
-from basicsr_plugins.safe_yaml import load_yaml
+from basicsr_plugins.core.safe_yaml import load_yaml
+from basicsr_plugins.launch.checking import check_options
 from basicsr_plugins.studies.sweep import plan, read_sweep
 
 OPTIONS = Path(__file__).parents[2] / "options"

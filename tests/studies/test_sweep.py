@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from basicsr_plugins.errors import OptionError, PluginError
+from basicsr_plugins.core.errors import OptionError, PluginError
 from basicsr_plugins.studies import sweep as module
 from basicsr_plugins.studies.sweep import collect, plan, read_sweep, run_sweep, summary
 from basicsr_plugins.studies.tables import read_csv

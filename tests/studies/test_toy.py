@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from basicsr_plugins.cli import study
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.studies import toy
 from basicsr_plugins.studies.tables import read_csv
 from basicsr_plugins.studies.toy import (

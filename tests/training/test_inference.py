@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.training.inference import Restorer, self_ensemble, tiled, whole_image
 
 
@@ -137,7 +137,7 @@ def test_the_networks_own_window_is_the_multiple():
 
 def test_stock_swinir_says_its_window_in_its_blocks_only():
     import basicsr_plugins
-    from basicsr_plugins.registration import lookup
+    from basicsr_plugins.core.registration import lookup
 
     basicsr_plugins.register()
     network = lookup("arch", "SwinIR")(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.training.optimisation import (
     WarmUp,
     build_optimizer,
@@ -123,7 +123,7 @@ def test_every_scheduler_runs_and_resumes_from_a_safe_file(name):
 
 
 def _plain(value):
-    from basicsr_plugins.models.checkpointing import _plain as plain
+    from basicsr_plugins.training.checkpointing import _plain as plain
 
     return plain(value)
 

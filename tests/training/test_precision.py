@@ -7,7 +7,7 @@ import tiny_runs
 import torch
 from torch import nn
 
-from basicsr_plugins.errors import TrainingError
+from basicsr_plugins.core.errors import TrainingError
 from basicsr_plugins.training.precision import Precision, allow_tf32
 
 CPU = torch.device("cpu")

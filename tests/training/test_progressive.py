@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from basicsr_plugins.errors import OptionError
+from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.training.progressive import ProgressivePatches
 
 STAGES = {"iters": [4, 3, 2], "gt_sizes": [8, 12, 16], "batch_sizes": [4, 2, 1]}

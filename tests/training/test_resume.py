@@ -101,7 +101,7 @@ def test_resume(folder, logs, recipe, place):
 )
 def test_resume_with(folder, logs, change, monkeypatch):
     seeds = iter([11, 11, 99])  # the third run is the resumed one: it must take its seed from the state
-    monkeypatch.setattr("basicsr_plugins.launch_options.random", types.SimpleNamespace(randint=lambda *_: next(seeds)))
+    monkeypatch.setattr("basicsr_plugins.launch.options.random", types.SimpleNamespace(randint=lambda *_: next(seeds)))
     compare(folder, logs, "plain", **tiny_runs.merge({"datasets": {"train": {"dataset_enlarge_ratio": 3}}}, change))
 
 

@@ -81,7 +81,7 @@ def _build(name: str, side: str, args: argparse.Namespace) -> torch.nn.Module:
     from references.nafnet_reference import PlainNAFNet
     from references.restormer_reference import PlainPromptIR, PlainRestormer
 
-    from basicsr_plugins.registration import provided
+    from basicsr_plugins.core.registration import provided
 
     torch.manual_seed(0)
     ours = provided("arch")[name]

@@ -17,7 +17,7 @@ from typing import Any, Callable
 import torch
 
 from basicsr_plugins.adapters import BlendedNetwork, attach_adapter, find_adapters
-from basicsr_plugins.registration import lookup
+from basicsr_plugins.core.registration import lookup
 
 __all__ = ["add_arguments", "run"]
 

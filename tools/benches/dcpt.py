@@ -163,7 +163,7 @@ def _build(name: str, side: str, args: argparse.Namespace) -> nn.Module:
     from references.nafnet_reference import PlainNAFNet
     from references.restormer_reference import PlainRestormer
 
-    from basicsr_plugins.registration import provided
+    from basicsr_plugins.core.registration import provided
 
     ours = provided("arch")[name]
     if side == "ours":

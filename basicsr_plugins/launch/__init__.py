@@ -1,0 +1,1 @@
+"""From an option file to a running BasicSR: check, complete, register, run."""

@@ -1,0 +1,171 @@
+"""Stock BasicSR's training and test loops, started safely: what the stock scripts cannot do is done here.
+
+Differences from ``python basicsr/train.py``: experiments go to the current folder; option files are read without
+running code and overridden by plain ``--set key.sub_key=value``; resuming works without CUDA, from
+``path.experiments_root`` too, and only from complete checkpoints; distributed runs work on CPUs (gloo).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import math
+import os
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import basicsr_plugins
+from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins.core.errors import CheckpointError, DataError
+from basicsr_plugins.launch.checking import check_run
+from basicsr_plugins.launch.options import DrawnSeed, complete_options
+from basicsr_plugins.training import distributed
+
+__all__ = ["complete_options", "find_resume_state", "network_files", "run"]
+
+
+def run(arguments: argparse.Namespace, is_train: bool) -> None:
+    """Train or test with stock's pipeline.
+
+    Args:
+        arguments: ``opt``, ``launcher``, ``auto_resume``, ``debug``, ``set``.
+        is_train: Train, or test.
+
+    Raises:
+        PluginError: Anything wrong with the option file, the data or a checkpoint.
+    """
+    basicsr_plugins.register()
+    pipeline = importlib.import_module("basicsr.train" if is_train else "basicsr.test")
+
+    def parse_options(root_path: str, is_train: bool = True) -> tuple[OrderedDict[str, Any], argparse.Namespace]:
+        opt = complete_options(arguments, root_path, is_train)
+        check_run(opt)
+        return opt, arguments
+
+    ours = {"parse_options": parse_options}
+    if is_train:
+        ours["load_resume_state"] = _load_resume_state
+        ours["create_train_val_dataloader"] = functools.partial(_make_loaders, pipeline.create_train_val_dataloader)
+    stock_own = {name: getattr(pipeline, name) for name in ours}
+    vars(pipeline).update(ours)
+    try:
+        (pipeline.train_pipeline if is_train else pipeline.test_pipeline)(os.getcwd())
+    finally:
+        vars(pipeline).update(stock_own)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def find_resume_state(opt: dict[str, Any]) -> Path | None:
+    """Return the state that a run is to go on from: the newest complete one whose networks are all there, or None.
+
+    Args:
+        opt: Complete options; ``auto_resume`` looks into ``path.training_states``.
+    """
+    if not opt["auto_resume"]:
+        return Path(opt["path"]["resume_state"]) if opt["path"].get("resume_state") else None
+    states = checkpoint_io.numbered_files(opt["path"]["training_states"], "", ".state")
+    for iteration in sorted(states, reverse=True):
+        broken = [states[iteration]]
+        if checkpoint_io.is_complete(states[iteration]):
+            files = network_files(opt, checkpoint_io.read_checkpoint(states[iteration]))
+            broken = [file for file in files if not (file.is_dir() or checkpoint_io.is_complete(file))]
+        if not broken:
+            return states[iteration]
+        _say(f"auto_resume: {', '.join(map(str, broken))} is missing or incomplete; an earlier state is taken.")
+    return None
+
+
+def _say(text: str) -> None:
+    # before the pipeline has set up the logger, which asking for it would do without its file
+    if distributed.rank() == 0:
+        sys.stderr.write(f"basicsr-plugins: {text}\n")
+
+
+def network_files(opt: dict[str, Any], state: dict[str, Any]) -> list[Path]:
+    """Return what a training state needs beside itself: what our recipes recorded, or stock's file of each network."""
+    names = (state.get("basicsr_plugins") or {}).get("networks")
+    if names is None:
+        names = [f"net_{key[len('network_') :]}_{state['iter']}.pth" for key in opt if key.startswith("network_")]
+    return [Path(opt["path"]["models"], name) for name in names]
+
+
+def _load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    from basicsr.utils import check_resume
+
+    path = distributed.gather_objects([find_resume_state(opt)])[0]  # rank 0 decides
+    if path is None:
+        return None
+    state = checkpoint_io.read_checkpoint(path)
+    if not isinstance(state, dict) or not {"iter", "epoch", "optimizers", "schedulers"} <= set(state):
+        raise CheckpointError(f"{path} is no training state of BasicSR.")
+    missing = [str(file) for file in network_files(opt, state) if not file.exists()]
+    if missing:
+        raise CheckpointError(
+            f"path.resume_state: {path} needs the networks of its iteration, and there is no {', '.join(missing)}. "
+            "BasicSR looks for them in the experiment's own models folder: keep the name of the experiment."
+        )
+    drawn = (state.get("basicsr_plugins") or {}).get("manual_seed")
+    if isinstance(opt["manual_seed"], DrawnSeed) and drawn is not None:
+        from basicsr.utils import set_random_seed
+
+        opt["manual_seed"] = drawn
+        set_random_seed(drawn + opt["rank"])
+    opt["path"]["resume_state"] = str(path)
+    check_resume(opt, state["iter"])
+    return state
+
+
+def _make_loaders(stock_function: Any, opt: dict[str, Any], logger: Any) -> tuple[Any, ...]:
+    """Stock's loaders with a true number of epochs: stock counts batches that its loader drops.
+
+    Raises:
+        DataError: An epoch has no complete batch.
+    """
+    train_loader, train_sampler, val_loaders, _, total_iters = stock_function(opt, logger)
+    batches = len(train_loader) if train_loader is not None else 0
+    if not batches:
+        raise DataError(
+            f"datasets.train: {len(train_sampler)} samples in an epoch of one process are fewer than one batch of "
+            f"{train_loader.batch_size}. Lower batch_size_per_gpu or raise dataset_enlarge_ratio."
+        )
+    return train_loader, train_sampler, val_loaders, math.ceil(total_iters / batches), total_iters
+
+
+def add_arguments(parser: argparse.ArgumentParser, is_train: bool) -> None:
+    """Add the arguments of ``train`` or ``test`` to a parser."""
+    parser.add_argument("-opt", "--opt", required=True, help="option file (YAML)")
+    parser.add_argument(
+        "--launcher", choices=("none", "pytorch", "slurm"), help="default: pytorch under torchrun, else none"
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--set", action="append", nargs="+", metavar="KEY=VALUE",
+        help="override options: dotted keys, YAML values, e.g. --set train.ema_decay=0.999 datasets.train.gt_size=64",
+    )  # fmt: skip
+    if is_train:
+        parser.add_argument("--auto_resume", action="store_true", help="go on from the newest complete checkpoint")
+        parser.add_argument("--debug", action="store_true", help="stock's debug mode: log, save and validate often")
+    else:
+        parser.set_defaults(auto_resume=False, debug=False)
+    parser.set_defaults(func=_train if is_train else _test)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    return _run(arguments, is_train=True)
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    return _run(arguments, is_train=False)
+
+
+def _run(arguments: argparse.Namespace, is_train: bool) -> int:
+    arguments.set = [text for group in arguments.set or [] for text in group]
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    run(arguments, is_train)
+    return 0

@@ -1,0 +1,1 @@
+"""What several recipes share: classification, decoupled scores, the frozen base, label tables, patch masks."""

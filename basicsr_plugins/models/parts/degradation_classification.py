@@ -1,0 +1,215 @@
+"""What every recipe with a degradation classifier ``net_dc`` shares: the tap, the labels, accuracy at validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, Optional
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from basicsr_plugins.archs.feature_presets import preset_layers
+from basicsr_plugins.core import registration
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.options import check_call
+from basicsr_plugins.features import FeatureTap
+from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
+from basicsr_plugins.metrics.confusion_picture import confusion_picture
+from basicsr_plugins.models.parts.primitive_labels import PrimitiveLabels
+from basicsr_plugins.training.in_parts import losses_in_parts
+
+__all__ = ["DegradationClassification", "classifier_options"]
+
+
+def classifier_options(options: dict[str, Any], tap: FeatureTap, channels: int = 3) -> dict[str, Any]:
+    """Return the classifier's options with ``feature_dims`` and ``downsample`` read from a dry run, where left out.
+
+    Args:
+        options: ``network_dc`` of the option file.
+        tap: The tap on ``net_g``.
+        channels: Channels of the images.
+    """
+    shapes = tap.shapes(channels)
+    sizes = {shape[1:] for shape in shapes}
+    return {
+        "feature_dims": [shape[0] for shape in shapes],
+        **({"downsample": True} if len(sizes) == 1 and len(shapes) > 1 else {}),
+        **options,
+    }
+
+
+class DegradationClassification:
+    """Mix-in for a ``RestorationModel`` whose ``net_dc`` reads features of ``net_g``."""
+
+    batch_keys: ClassVar[tuple[str, ...]] = ("degradation",)
+    #: built once ``net_g`` is there, because their arguments follow from it
+    completed_networks: ClassVar[tuple[str, ...]] = ("dc",)
+
+    def network_options(self, name: str) -> dict[str, Any]:
+        """Complete ``network_dc`` from what is tapped."""
+        if name != "dc":
+            return super().network_options(name)
+        self.tap = self.make_tap(self.net_g, self.opt)
+        return classifier_options(self.opt["network_dc"], self.tap)
+
+    @staticmethod
+    def make_tap(network: nn.Module, opt: dict[str, Any]) -> FeatureTap:
+        """Return the tap that ``train.feature_layers`` or the network's preset asks for."""
+        layers = (opt.get("train") or {}).get("feature_layers")
+        return FeatureTap(network, layers or preset_layers(network), where="train.feature_layers")
+
+    #: What the labels mean, where ``train.labels`` says that the classifier answers for each primitive.
+    primitives: Optional[PrimitiveLabels] = None
+
+    def setup(self) -> None:
+        """Read what the labels mean."""
+        super().setup()
+        labels = (self.opt.get("train") or {}).get("labels")
+        self.primitives = PrimitiveLabels(labels) if labels else None
+
+    def setup_losses(self) -> None:
+        """Add the classification loss."""
+        super().setup_losses()
+        self.cri_cls = self.make_loss(self.settings.classification_opt)
+
+    #: Whether the batch's labels are the classifier's targets.
+    trains_on_labels: ClassVar[bool] = True
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a batch, and check its labels while they are on the CPU (a GPU would only say that it stopped).
+
+        Raises:
+            DataError: A label without a class.
+        """
+        labels = data.get("degradation")
+        if (
+            self.trains_on_labels
+            and labels is not None
+            and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_labels
+        ):
+            files = ", ".join(map(str, data.get("lq_path") or []))
+            raise DataError(
+                f"network_dc.num_classes: the classifier has {self.num_labels} classes (labels 0 to "
+                f"{self.num_labels - 1}), the batch has {int(labels.min())} to {int(labels.max())}: {files}."
+            )
+        super().feed_data(data)
+
+    def classification_loss(self, features: list[Tensor], images: slice = slice(None)) -> Tensor:
+        """Return the loss of ``net_dc`` on tapped features, for the degradations of the batch or of some of it."""
+        labels = self.degradation[images]
+        return self.cri_cls(self.net_dc(features), self.primitives.targets(labels) if self.primitives else labels)
+
+    def classification_losses(self, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Yield the same loss in two halves, where it is a mean over images: half of ``net_dc``'s graph lives."""
+        parts = 2 if getattr(self.cri_cls, "mean_over_images", False) else 1
+        for loss in losses_in_parts(features, self.classification_loss, parts):
+            yield {"l_cls": loss}
+
+    @property
+    def num_labels(self) -> int:
+        """Number of degradations, mixtures included, that are told apart."""
+        return len(self.primitives) if self.primitives else self.opt["network_dc"]["num_classes"]
+
+    def class_names(self) -> list[str]:
+        """Return the degradations' names where an option says them, else their numbers."""
+        if self.primitives:
+            return [self.primitives.name(label) for label in range(self.num_labels)]
+        names: dict[int, str] = {}
+        datasets = self.opt.get("datasets") or {}
+        for phase in sorted(datasets, key=lambda phase: phase != "train"):
+            dataset = registration.provided("dataset").get(datasets[phase].get("type"))
+            if hasattr(dataset, "label_names"):
+                given = dataset.label_names(datasets[phase], f"datasets.{phase}")
+                names = {**given, **names}
+        return [names.get(label, str(label)) for label in range(self.num_labels)]
+
+    @torch.no_grad()
+    def judge(self) -> dict[str, Any]:
+        """Remember the true and the predicted degradation of the image in ``self``."""
+        if not hasattr(self, "degradation"):
+            return {}
+        network = self.evaluation_network("g")
+        tap = self.tap if network is self.net_g else self.make_tap(network, self.opt)
+        logits = self.evaluation_network("dc")(tap(self.lq))
+        predicted = self.primitives.likeliest(logits) if self.primitives else logits.argmax(dim=1)
+        record: dict[str, Any] = {"degradation": int(self.degradation[0]), "prediction": int(predicted[0])}
+        if self.primitives:
+            right = (logits > 0) == self.primitives.targets(self.degradation).bool()
+            record["primitives"] = [bool(answer) for answer in right[0]]
+        return record
+
+    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+        """Return the top-1 accuracy, that of each class, and the confusion matrix for the log."""
+        judged = [record for record in records if "prediction" in record]
+        self.confusion = None
+        if not judged:
+            return {}, ""
+        confusion = confusion_matrix(
+            [record["degradation"] for record in judged], [record["prediction"] for record in judged], self.num_labels
+        )
+        total, per_class = accuracies(confusion)
+        names = self.class_names()
+        metrics = {"accuracy": total}
+        metrics.update({f"accuracy_{name}": value for name, value in zip(names, per_class) if not math.isnan(value)})
+        if self.primitives:
+            right = np.array([record["primitives"] for record in judged])
+            metrics["exact_match"] = float(right.all(axis=1).mean())
+            shares = zip(self.primitives.primitives, right.mean(axis=0))
+            metrics.update({f"primitive_{name}": float(share) for name, share in shares})
+        self.confusion = confusion
+        return metrics, format_confusion(confusion, names)
+
+    def report_pictures(self) -> dict[str, Any]:
+        """Return the confusion matrix of the last validated data set as a picture."""
+        confusion = getattr(self, "confusion", None)
+        return {} if confusion is None else {"confusion": confusion_picture(confusion, self.class_names())}
+
+    @classmethod
+    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+        """Check the tapped modules, the classifier, and that every label has its class."""
+        super().check_recipe(opt, networks)
+        tap = cls.make_tap(networks["g"], opt)
+        options = dict(opt["network_dc"])
+        if "type" not in options:
+            raise OptionError("network_dc.type: this option is required.")
+        classifier = registration.lookup("arch", options.pop("type"), "network_dc.type")
+        if "num_classes" not in options:
+            raise OptionError("network_dc.num_classes: this option is required: the number of degradations.")
+        completed = check_call(classifier, classifier_options(options, tap), "network_dc")
+        try:
+            classifier(**completed)
+        except OptionError as error:
+            raise OptionError(f"network_dc: {error}") from None
+        labels = (opt.get("train") or {}).get("labels")
+        known = _check_labels(labels, opt["train"], options["num_classes"]) if labels else options["num_classes"]
+        for phase, dataset_options in (opt.get("datasets") or {}).items():
+            dataset = registration.provided("dataset").get(dataset_options["type"])
+            count = dataset.labels(dataset_options) if dataset is not None and hasattr(dataset, "labels") else None
+            if count is not None and count > known and labels:
+                raise OptionError(
+                    f"train.labels: {known} meanings, but datasets.{phase} returns labels up to {count - 1}."
+                )
+            if count is not None and count > known:
+                raise OptionError(
+                    f"network_dc.num_classes: the classifier has {options['num_classes']} classes, but "
+                    f"datasets.{phase} returns labels up to {count - 1}; set num_classes: {count}."
+                )
+
+
+def _check_labels(labels: Any, train: dict[str, Any], num_classes: int) -> int:
+    """Check that primitives, classifier and loss fit each other; return how many labels have a meaning."""
+    primitives = PrimitiveLabels(labels)
+    if len(primitives.primitives) != num_classes:
+        raise OptionError(
+            f"network_dc.num_classes: train.labels names {len(primitives.primitives)} primitives "
+            f"({', '.join(primitives.primitives)}), the classifier has {num_classes} outputs."
+        )
+    loss = (train.get("classification_opt") or {}).get("type")
+    if loss is None or not getattr(registration.lookup("loss", loss), "multi_label", False):
+        raise OptionError(
+            f"train.classification_opt: {loss or 'the default'} wants one class per image; with train.labels use "
+            "{type: BinaryCrossEntropyLoss}."
+        )
+    return len(primitives)

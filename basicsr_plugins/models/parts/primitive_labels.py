@@ -1,0 +1,52 @@
+"""Mixtures as sets of primitive degradations: yes or no for each, instead of one class a combination."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Union
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from basicsr_plugins.models.parts.mixture_labels import MixtureLabels
+
+__all__ = ["PrimitiveLabels"]
+
+
+class PrimitiveLabels(MixtureLabels):
+    """Turns labels into one yes or no per primitive, and a classifier's answers back into the likeliest label.
+
+    Args:
+        labels: What label 0, 1, ... means: a primitive, a list of primitives, or an empty list for a clean image.
+        where: YAML path of the labels, for messages.
+
+    Example:
+        >>> PrimitiveLabels(["low", "rain", ["low", "rain"]]).targets(torch.tensor([0, 2]))
+        tensor([[1., 0.],
+                [1., 1.]])
+    """
+
+    def __init__(self, labels: Sequence[Union[str, Sequence[str]]], where: str = "train.labels") -> None:
+        listed = [[label] if isinstance(label, str) else list(label) for label in labels]
+        #: The primitives in the order in which they are first named: the classifier's outputs.
+        self.primitives = list(dict.fromkeys(name for names in listed for name in names))
+        super().__init__(labels, self.primitives, where)
+        self.present = (self.table > 0).float()
+
+    def name(self, label: int) -> str:
+        """Return what a label is called ("low & rain", "clean")."""
+        return super().name(label) or "clean"
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Return (n, primitives) of 0 and 1 for labels (n).
+
+        Raises:
+            DataError: A label has no meaning.
+        """
+        self._check(labels)
+        return self.present.to(labels.device)[labels]
+
+    def likeliest(self, logits: Tensor) -> Tensor:
+        """Return the label (n) that answers (n, primitives) make most probable, the primitives being independent."""
+        signs = self.present.to(logits.device) * 2 - 1
+        return F.logsigmoid(logits[:, None] * signs).sum(dim=-1).argmax(dim=1)

@@ -1,0 +1,96 @@
+"""Option files are checked where they use something of ours, and left alone where they do not."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import numpy as np
+import pytest
+import tiny_runs
+import torch
+
+import basicsr_plugins
+from basicsr_plugins.core import registration
+from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.launch.checking import check_run, uses_ours
+
+
+@pytest.fixture
+def options(tmp_path):
+    basicsr_plugins.register()
+    tiny_runs.write_images(tmp_path / "images")
+    return tiny_runs.parsed_options(tmp_path)
+
+
+@pytest.mark.parametrize("recipe", tiny_runs.RECIPES)
+def test_right_options_pass_and_draw_nothing(tmp_path, options, recipe):
+    given = tiny_runs.parsed_options(tmp_path, recipe)
+    states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    check_run(given)
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert np.random.get_state()[1].tolist() == states[2]  # noqa: NPY002
+
+
+def test_a_stock_file_may_hold_anything(options):
+    stock = {
+        "model_type": "SRModel", "surprise": 1, "network_g": {"type": "EDSR", "odd": 1}, "train": {"odd": 1},
+        "datasets": {"train": {"type": "PairedImageDataset", "odd": 1}}, "is_train": True,
+    }  # fmt: skip
+    check_run(stock)
+    assert not uses_ours(stock)
+    assert uses_ours(options)
+    assert uses_ours({"network_g": {"type": "Restormer"}})
+
+
+def test_a_stock_model_on_a_data_set_of_ours_is_checked_there(options):
+    options["model_type"] = "SRModel"
+    check_run(options)
+    options["datasets"]["train"]["gt_siez"] = 3
+    with pytest.raises(OptionError, match="gt_siez"):
+        check_run(options)
+    del options["datasets"]["train"]["gt_siez"]
+    options["model_type"] = "SRModle"
+    with pytest.raises(OptionError, match=r"model_type: unknown model 'SRModle'. Did you mean 'SRModel'"):
+        check_run(options)
+
+
+def test_a_model_that_resembles_ours_is_pointed_out(options):
+    with pytest.raises(OptionError, match="Did you mean 'DCPTModel'"):
+        check_run({"model_type": "DCPTModle", "datasets": {}})
+    check_run({"model_type": "SomebodysOwnThing", "datasets": {}})
+
+
+def test_a_renamed_model_is_known_under_its_new_name(options, monkeypatch):
+    monkeypatch.setitem(registration._renamed["model"], "RestorationModel", "RestorationModel_basicsr_plugins")
+    options["train"]["ema_deacy"] = 1
+    check_run({**options, "datasets": {}})  # that name is BasicSR's now
+    with pytest.raises(OptionError, match="ema_deacy"):
+        check_run({**options, "model_type": "RestorationModel_basicsr_plugins"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ({"network_g": {"num_feat": "four"}}, r"network_g: SRVGGNetCompact cannot be built|network_g\.num_feat"),
+        ({"network_g": {"type": None}}, r"network_g\.type"),
+        ({"datasets": {"test": {"type": "DegradationDataset"}}}, r"datasets\.test"),
+    ],
+)
+def test_what_a_network_or_a_section_says_itself(options, spoil, message):
+    with pytest.raises(OptionError, match=message):
+        check_run(tiny_runs.merge(options, spoil))
+
+
+def test_stocks_own_parser_checks_and_fills_what_its_loops_read(tmp_path, options, monkeypatch):
+    from basicsr.utils import options as stock_options
+
+    given = tiny_runs.option_file(tmp_path / "images", val={"pbar": False})
+    file = tiny_runs.write_options(tmp_path / "x.yml", given)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(file)])
+    opt, _ = stock_options.parse_options(str(tmp_path))
+    assert opt["val"] == {"pbar": False, "save_img": False, "val_freq": float("inf")}
+    tiny_runs.write_options(file, tiny_runs.merge(given, {"train": {"ema_deacy": 1}}))
+    with pytest.raises(SystemExit, match=r"basicsr_plugins: train\.ema_deacy: unknown option"):
+        stock_options.parse_options(str(tmp_path))
