@@ -40,7 +40,8 @@ def run_check(args: argparse.Namespace) -> int:
     """
     from tqdm import tqdm
 
-    from basicsr_plugins.data.survey import inspect, survey_datasets
+    from basicsr_plugins.data.survey import inspect
+    from basicsr_plugins.data.survey_options import survey_datasets
 
     with contextlib.suppress(DependencyError):
         register()  # so that BasicSR's own data sets are known too, where it is installed

@@ -12,14 +12,16 @@ from typing import Any, ClassVar, Optional, Union
 import numpy as np
 import torch
 
+from basicsr_plugins.core.checked import CheckedSection, result_of
 from basicsr_plugins.core.errors import DataError, OptionError, PluginError
 from basicsr_plugins.core.options import option, positive
 from basicsr_plugins.core.registration import lookup, provides
 from basicsr_plugins.data.files import need_folder
 from basicsr_plugins.data.loader_options import LoaderOptions, parse_dataset
+from basicsr_plugins.data.plan import DatasetPlan, plan_of
 from basicsr_plugins.data.seeding import SampleSeeds, SeededDataset
 
-__all__ = ["AllInOneDataset", "plan_children"]
+__all__ = ["AllInOneDataset", "AllInOnePlan", "plan_children"]
 
 #: Options that children without them take from their parent.
 _INHERITED = ("gt_size", "use_hflip", "use_rot", "mean", "std")
@@ -36,6 +38,7 @@ class _Child:
     label: int
     labels: int
     name: str = ""
+    plan: Optional[DatasetPlan] = None
 
 
 @provides("dataset")
@@ -83,53 +86,32 @@ class AllInOneDataset(SeededDataset):
         io_backend: Optional[dict[str, Any]] = option(None, "handed to stock children; {type: disk} if left out")
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        options, where = parse_dataset(self.Options, opt, None)
-        super().__init__(options)
+        plan = result_of(opt, AllInOnePlan) or self.plan(opt)
+        super().__init__(plan.options)
         self.opt = {**opt, "name": opt.get("name", "all_in_one")}
-        self._plan = plan_children(options, where)
-        self.datasets = [_build(child) for child in self._plan]
-        for position, child in enumerate(self.datasets):
-            if isinstance(getattr(child, "seeds", None), SampleSeeds):
-                child.seeds.adopt(self.seeds, position)
-        self.num_degradations = max(child.label + child.labels for child in self._plan)
-        self.lengths = self._places(where)
+        self._children = plan.children
+        self.datasets = [_build(child) for child in plan.children]
+        self._adopt_children()
+        self.num_degradations = plan.labels
+        self.lengths = self._places(plan.where)
         self._ends = np.cumsum(self.lengths)
 
     @classmethod
-    def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
-        """Check the options and those of every child, and the children's folders and images.
+    def plan(cls, opt: Mapping[str, Any], where: Optional[str] = None) -> AllInOnePlan:
+        """Return the plan of the data set and of each child.
 
         Raises:
-            OptionError: A wrong option.
-            DataError: A missing, empty or broken folder.
+            OptionError: A wrong option of it or of a child.
         """
-        options, where = parse_dataset(cls.Options, opt, where)
-        for child in plan_children(options, where):
-            if hasattr(child.kind, "check_options"):
-                child.kind.check_options(child.opt, child.where)
-                continue
-            for key, value in child.opt.items():
-                if key.startswith("dataroot") and isinstance(value, str):
-                    need_folder(value, f"{child.where}.{key}")
+        return AllInOnePlan(*parse_dataset(cls.Options, opt, where))
 
-    @classmethod
-    def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
-        """Return how many labels the data set can return: the largest one plus one."""
-        options, where = parse_dataset(cls.Options, opt, where)
-        return max(child.label + child.labels for child in plan_children(options, where))
-
-    @classmethod
-    def label_names(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> dict[int, str]:
-        """Return what the labels are called in tables: the children's keys, or their own labels' names."""
-        options, where = parse_dataset(cls.Options, opt, where)
-        names: dict[int, list[str]] = {}
-        for child in plan_children(options, where):
-            own = {0: child.name} if child.name and child.labels == 1 else {}
-            if not own and hasattr(child.kind, "label_names"):
-                own = child.kind.label_names(child.opt, child.where)
-            for label, name in own.items():
-                names.setdefault(child.label + label, []).append(name)
-        return {label: "/".join(dict.fromkeys(shared)) for label, shared in sorted(names.items())}
+    def _adopt_children(self) -> None:
+        """Give every child, and the children of a child, this data set's seed and epoch and draws of its own."""
+        for position, child in enumerate(self.datasets):
+            if isinstance(child, SeededDataset):
+                child.seeds.adopt(self.seeds, position)
+            if isinstance(child, AllInOneDataset):
+                child._adopt_children()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -149,7 +131,7 @@ class AllInOneDataset(SeededDataset):
         else:
             with _seeded_globals(self.seeds.generator(index)):
                 sample = dataset[inner % len(dataset)]
-        return self._labelled(sample, self._plan[number])
+        return self._labelled(sample, self._children[number])
 
     def _labelled(self, sample: dict[str, Any], child: _Child) -> dict[str, Any]:
         # one batch needs the same keys from every child
@@ -171,7 +153,39 @@ class AllInOneDataset(SeededDataset):
         sizes = [len(dataset) for dataset in self.datasets]
         if self.options.balance:
             return [max(sizes)] * len(sizes)
-        return [max(1, round(size * child.ratio)) for size, child in zip(sizes, self._plan)]
+        return [max(1, round(size * child.ratio)) for size, child in zip(sizes, self._children)]
+
+
+class AllInOnePlan(DatasetPlan):
+    """The children with their own plans, labels, ratios and inherited options."""
+
+    def __init__(self, options: AllInOneDataset.Options, where: str) -> None:
+        super().__init__(options, where)
+        self.children = plan_children(options, where)
+        names: dict[int, list[str]] = {}
+        for child in self.children:
+            own: Mapping[int, str] = {0: child.name} if child.name and child.labels == 1 else {}
+            if not own and child.plan is not None:
+                own = child.plan.label_names
+            for label, name in own.items():
+                names.setdefault(child.label + label, []).append(name)
+        #: the children's keys, or their own labels' names
+        self.label_names = {label: "/".join(dict.fromkeys(shared)) for label, shared in sorted(names.items())}
+
+    @property
+    def labels(self) -> int:
+        """The largest label of a child plus one."""
+        return max(child.label + child.labels for child in self.children)
+
+    def check(self) -> None:
+        """Check every child; of a stock data set, its folders."""
+        for child in self.children:
+            if child.plan is not None:
+                child.plan.check()
+                continue
+            for key, value in child.opt.items():
+                if key.startswith("dataroot") and isinstance(value, str):
+                    need_folder(value, f"{child.where}.{key}")
 
 
 def plan_children(options: Any, where: str) -> list[_Child]:
@@ -191,11 +205,12 @@ def plan_children(options: Any, where: str) -> list[_Child]:
             raise OptionError(f"{here}.label: expected a whole number of 0 or more, got {label!r}.")
         kind = lookup("dataset", own["type"], f"{here}.type")
         own = _inherit(own, options, kind, f"{options.name or 'all_in_one'}_{key}")
-        labels = kind.labels(own, here) if hasattr(kind, "labels") else 1
+        plan = plan_of(own, here)
+        labels = 1 if plan is None else plan.labels
         label = following if label is None else label
         following = max(following, label + labels)
         name = str(key) if isinstance(given, Mapping) else ""
-        children.append(_Child(kind, own, here, float(ratio), label, labels, name))
+        children.append(_Child(kind, own, here, float(ratio), label, labels, name, plan))
     crops = {child.opt.get("gt_size"): child.where for child in children}
     if options.phase == "train" and len(crops) > 1:
         listed = ", ".join(f"{size} ({where})" for size, where in crops.items())
@@ -228,7 +243,7 @@ def _inherit(own: dict[str, Any], options: Any, kind: Any, name: str) -> dict[st
 
 def _build(child: _Child) -> Any:
     try:
-        return child.kind(_copy(child.opt))
+        return child.kind(_copy(child.opt) if child.plan is None else CheckedSection(child.opt, child.plan))
     except PluginError:
         raise
     except (AssertionError, KeyError, OSError, ValueError) as error:  # what stock data sets raise

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Optional
 import numpy as np
 import torch
 
+from basicsr_plugins.core.checked import result_of
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import fraction, option, parse
 from basicsr_plugins.core.registration import provides
@@ -18,6 +19,7 @@ from basicsr_plugins.data.depth_maps import DepthMaps
 from basicsr_plugins.data.image_store import ImageStore, open_store
 from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
+from basicsr_plugins.data.plan import DatasetPlan
 from basicsr_plugins.data.ram_cache import cached
 from basicsr_plugins.data.seeding import SeededDataset
 from basicsr_plugins.data.survey import Survey, survey_of
@@ -25,7 +27,7 @@ from basicsr_plugins.degradations import Degradation, Degraded, build_degradatio
 from basicsr_plugins.degradations.cutmix import CutMixOptions, degradation_cutmix
 from basicsr_plugins.degradations.rain_degradation import rain_mask
 
-__all__ = ["DegradationDataset", "open_clean"]
+__all__ = ["DegradationDataset", "DegradationPlan", "open_clean"]
 
 
 @dataclass
@@ -36,6 +38,38 @@ class _Entry:
     label: int
     weight: float
     name: str
+
+
+class DegradationPlan(DatasetPlan):
+    """The degradations, built once, with labels and weights, and the CutMix options."""
+
+    def __init__(self, options: DegradationDataset.Options, where: str) -> None:
+        super().__init__(options, where)
+        self.entries = _entries(options.degradations, where)
+        self.cutmix = _cutmix(options, self.entries, where)
+        names: dict[int, list[str]] = {}
+        for entry in self.entries:
+            names.setdefault(entry.label, []).append(entry.name)
+        #: the degradations' names, joined where they share a label
+        self.label_names = {label: "/".join(dict.fromkeys(shared)) for label, shared in sorted(names.items())}
+
+    @property
+    def labels(self) -> int:
+        """The largest label plus one."""
+        return max(entry.label for entry in self.entries) + 1
+
+    def check(self) -> None:
+        """Check the folder, the first ``verify`` images and the depth maps."""
+        options = self.options
+        store = open_clean(options, self.where)
+        store.verify(f"{self.where}.dataroot_gt", None if options.pad_small else options.crop, options.verify)
+        DepthMaps.from_options(options, store, self.where)
+
+    def survey(self) -> Survey:
+        """Return the clean images."""
+        options = self.options
+        crop = None if options.pad_small else options.crop
+        return survey_of(self.where, [open_clean(options, self.where)], expected=options.expected_count, crop=crop)
 
 
 @provides("dataset")
@@ -90,52 +124,24 @@ class DegradationDataset(SeededDataset):
         mask_threshold: float = option(10 / 255, "of rain_mask, on the rain layer as added", check=fraction)
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        options, where = parse_dataset(self.Options, opt, None)
-        super().__init__(options)
+        plan = result_of(opt, DegradationPlan) or self.plan(opt)
+        super().__init__(plan.options)
         self.opt = {**opt, "name": opt.get("name", "degradations")}
-        self.entries = _entries(options.degradations, where)
-        self.cutmix = _cutmix(options, self.entries, where)
-        self.store = cached(open_clean(options, where), options)
-        self.depth = DepthMaps.from_options(options, self.store, where)
-        self.num_degradations = max(entry.label for entry in self.entries) + 1
+        self.entries, self.cutmix = plan.entries, plan.cutmix
+        self.store = cached(open_clean(plan.options, plan.where), plan.options)
+        self.depth = DepthMaps.from_options(plan.options, self.store, plan.where)
+        self.num_degradations = plan.labels
         weights = np.array([entry.weight for entry in self.entries], dtype=np.float64)
         self._cumulative = np.cumsum(weights / weights.sum())
 
     @classmethod
-    def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
-        """Check the options, the folder and the first ``verify`` images, without keeping any of them.
+    def plan(cls, opt: Mapping[str, Any], where: Optional[str] = None) -> DegradationPlan:
+        """Return the plan that these options describe.
 
         Raises:
             OptionError: A wrong option.
-            DataError: A missing or empty folder; an image that is broken or smaller than the crop.
         """
-        options, where = parse_dataset(cls.Options, opt, where)
-        _cutmix(options, _entries(options.degradations, where), where)
-        store = open_clean(options, where)
-        store.verify(f"{where}.dataroot_gt", None if options.pad_small else options.crop, options.verify)
-        DepthMaps.from_options(options, store, where)
-
-    @classmethod
-    def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
-        """Return the files, for ``basicsr-plugins data check``."""
-        options, where = parse_dataset(cls.Options, opt, where)
-        crop = None if options.pad_small else options.crop
-        return survey_of(where, [open_clean(options, where)], expected=options.expected_count, crop=crop)
-
-    @classmethod
-    def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
-        """Return how many labels the data set can return: the largest one plus one."""
-        options, where = parse_dataset(cls.Options, opt, where)
-        return max(entry.label for entry in _entries(options.degradations, where)) + 1
-
-    @classmethod
-    def label_names(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> dict[int, str]:
-        """Return what the labels are called in tables: the degradations' names, joined where they share a label."""
-        options, where = parse_dataset(cls.Options, opt, where)
-        names: dict[int, list[str]] = {}
-        for entry in _entries(options.degradations, where):
-            names.setdefault(entry.label, []).append(entry.name)
-        return {label: "/".join(dict.fromkeys(shared)) for label, shared in sorted(names.items())}
+        return DegradationPlan(*parse_dataset(cls.Options, opt, where))
 
     @property
     def assign(self) -> str:

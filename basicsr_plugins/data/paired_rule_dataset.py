@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Optional
 
+from basicsr_plugins.core.checked import result_of
 from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.core.options import non_negative, option
 from basicsr_plugins.core.registration import provides
@@ -16,6 +17,7 @@ from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
 from basicsr_plugins.data.mat_store import MatStore
 from basicsr_plugins.data.pairing import Pairing, check_rule, pair_by_name, pair_from_list
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
+from basicsr_plugins.data.plan import DatasetPlan
 from basicsr_plugins.data.ram_cache import cached
 from basicsr_plugins.data.seeding import SeededDataset
 from basicsr_plugins.data.survey import Survey, survey_of
@@ -73,49 +75,23 @@ class PairedRuleDataset(SeededDataset):
         label: int = option(0, "returned as 'degradation'", check=non_negative)
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        options, where = parse_dataset(self.Options, opt, None)
+        plan = result_of(opt, PairedPlan) or self.plan(opt)
+        options = plan.options
         super().__init__(options)
         self.opt = {**opt, "name": opt.get("name", "paired")}
-        lq, gt = open_pair(options, where)
+        lq, gt = open_pair(options, plan.where)
         self.lq = cached(lq, options)
         self.gt = self.lq if gt is lq else cached(gt, options)
-        self.num_degradations = options.label + 1
+        self.num_degradations = plan.labels
 
     @classmethod
-    def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
-        """Check the options, the pairing, and the first ``verify`` pairs, without keeping any image.
+    def plan(cls, opt: Mapping[str, Any], where: Optional[str] = None) -> PairedPlan:
+        """Return the plan that these options describe.
 
         Raises:
             OptionError: A wrong option.
-            DataError: Missing folders or partners; an image that is broken or smaller than the crop.
         """
-        options, where = parse_dataset(cls.Options, opt, where)
-        lq, gt = open_pair(options, where)
-        crop = None if options.pad_small or options.pair == "concat" else options.crop
-        lq.verify(f"{where}.dataroot_lq", crop, options.verify)
-        if gt is not lq:
-            gt.verify(f"{where}.dataroot_gt", crop, options.verify)
-            _same_sizes(lq, gt, options, where)
-
-    @classmethod
-    def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
-        """Return the pairs and what is left over, for ``basicsr-plugins data check``."""
-        options, where = parse_dataset(cls.Options, opt, where)
-        crop = None if options.pad_small or options.pair == "concat" else options.crop
-        known = {"expected": options.expected_count, "crop": crop, "sizes_may_differ": options.mismatch == "centre"}
-        if options.pair in ("concat", "mat") or options.io_backend is not None:
-            lq, gt = open_pair(options, where)
-            return survey_of(where, [lq] if gt is lq else [lq, gt], **known)
-        survey = Survey(where, **known)
-        pairing = find_pairs(options, where)
-        survey.samples = [(str(lq), str(gt)) for lq, gt in pairing.pairs]
-        survey.missing, survey.unused = pairing.missing, [str(path) for path in pairing.unused]
-        return survey
-
-    @classmethod
-    def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
-        """Return how many labels the data set can return: its own plus one."""
-        return parse_dataset(cls.Options, opt, where)[0].label + 1
+        return PairedPlan(*parse_dataset(cls.Options, opt, where))
 
     def __len__(self) -> int:
         return len(self.lq)
@@ -143,6 +119,49 @@ class PairedRuleDataset(SeededDataset):
             "lq_path": lq_path,
             "gt_path": gt_path,
         }
+
+
+class PairedPlan(DatasetPlan):
+    """Pairs by a rule; the files are looked at by ``check``, ``survey`` and the data set itself."""
+
+    @property
+    def labels(self) -> int:
+        """The data set's own label plus one."""
+        return int(self.options.label) + 1
+
+    @property
+    def _crop(self) -> Optional[int]:
+        """Smallest side that every image needs."""
+        return None if self.options.pad_small or self.options.pair == "concat" else self.options.crop
+
+    def check(self) -> None:
+        """Check the pairing and the first ``verify`` pairs."""
+        options, where = self.options, self.where
+        lq, gt = open_pair(options, where)
+        lq.verify(f"{where}.dataroot_lq", self._crop, options.verify)
+        if gt is not lq:
+            gt.verify(f"{where}.dataroot_gt", self._crop, options.verify)
+            _same_sizes(lq, gt, options, where)
+
+    def survey(self) -> Survey:
+        """Return the pairs and what is left over."""
+        options, where = self.options, self.where
+        known: dict[str, Any] = {
+            "expected": options.expected_count,
+            "crop": self._crop,
+            "sizes_may_differ": options.mismatch == "centre",
+        }
+        if options.pair in ("concat", "mat") or options.io_backend is not None:
+            lq, gt = open_pair(options, where)
+            return survey_of(where, [lq] if gt is lq else [lq, gt], **known)
+        pairing = find_pairs(options, where)
+        return Survey(
+            where,
+            [(str(lq), str(gt)) for lq, gt in pairing.pairs],
+            missing=pairing.missing,
+            unused=[str(path) for path in pairing.unused],
+            **known,
+        )
 
 
 def open_pair(options: PairedRuleDataset.Options, where: str) -> tuple[ImageStore, ImageStore]:

@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal, Optional, Union
 
 import numpy as np
 
+from basicsr_plugins.core.checked import CheckedSection, result_of
 from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.core.options import option, positive
 from basicsr_plugins.core.registration import provides
-from basicsr_plugins.data.degradation_dataset import DegradationDataset, open_clean
+from basicsr_plugins.data.degradation_dataset import DegradationDataset, DegradationPlan, open_clean
 from basicsr_plugins.data.image_store import ImageStore
 from basicsr_plugins.data.loader_options import parse_dataset
 from basicsr_plugins.data.ram_cache import cached
-from basicsr_plugins.data.survey import Survey
 
 __all__ = ["RainSynthesisDataset", "TileStore", "nested_subset"]
 
@@ -63,30 +63,39 @@ class RainSynthesisDataset(DegradationDataset):
         label: int = option(0, "returned as 'degradation'")
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        super().__init__(_with_rain(opt, None, self.Options))
+        plan = result_of(opt, RainPlan) or self.plan(opt)
+        super().__init__(CheckedSection(opt, plan))
         self.opt = {**opt, "name": opt.get("name", "rain")}
-        options = self.options
-        store = self.store.store if options.cache == "ram" else self.store  # type: ignore[union-attr]
-        self.store = cached(_tiles(store, options, f"datasets.{options.phase}"), options)
+        store = self.store.store if plan.options.cache == "ram" else self.store  # type: ignore[union-attr]
+        self.store = cached(_tiles(store, plan.options, plan.where), plan.options)
 
     @classmethod
-    def check_options(cls, opt: Mapping[str, Any], where: str) -> None:
-        """Check the options, the folder and the images; see ``DegradationDataset.check_options``."""
-        filled = _with_rain(opt, where, cls.Options)
-        super().check_options(filled, where)
-        if filled["tile"] != "none":
-            options, where = parse_dataset(cls.Options, filled, where)
-            _tiles(open_clean(options, where), options, where)
+    def plan(cls, opt: Mapping[str, Any], where: Optional[str] = None) -> RainPlan:
+        """Return the plan that these options describe.
 
-    @classmethod
-    def survey(cls, opt: Mapping[str, Any], where: str) -> Survey:
-        """Return the files of the backgrounds, for ``basicsr-plugins data check``."""
-        return super().survey(_with_rain(opt, where, cls.Options), where)
+        Raises:
+            OptionError: A wrong option.
+        """
+        options, where = parse_dataset(cls.Options, opt, where)
+        rain = options.rain if isinstance(options.rain, list) else [options.rain]
+        entry = {"type": "Rain", **rain[0]} if len(rain) == 1 else {
+            "type": "RandomChoice", "choices": [{"type": "Rain", **item} for item in rain]
+        }  # fmt: skip
+        options.degradations = [{**entry, "label": options.label, "name": "rain"}]
+        options.return_mask = True
+        if options.tile != "none":
+            options.gt_size = options.tile_size
+        return RainPlan(options, where)
 
-    @classmethod
-    def labels(cls, opt: Mapping[str, Any], where: str = "datasets.train") -> int:
-        """Return the label of the rain plus one."""
-        return super().labels(_with_rain(opt, where, cls.Options), where)
+
+class RainPlan(DegradationPlan):
+    """One degradation, rain, on tiles of the backgrounds."""
+
+    def check(self) -> None:
+        """Check the images, and that they give as many tiles as are wanted."""
+        super().check()
+        if self.options.tile != "none":
+            _tiles(open_clean(self.options, self.where), self.options, self.where)
 
 
 class TileStore(ImageStore):
@@ -135,17 +144,3 @@ def _tiles(store: ImageStore, options: Any, where: str) -> ImageStore:
 def _enough(found: int, wanted: int | None, what: str, where: str) -> None:
     if found == 0 or (wanted or 0) > found:
         raise DataError(f"{where}.num_backgrounds: {wanted or 'some'} wanted, the images give {found} {what}.")
-
-
-def _with_rain(opt: Mapping[str, Any], where: str | None, schema: Any) -> dict[str, Any]:
-    """Return the options with the defaults of this data set filled in, ``degradations`` among them."""
-    options, _ = parse_dataset(schema, opt, where)
-    rain = options.rain if isinstance(options.rain, list) else [options.rain]
-    entry = {"type": "Rain", **rain[0]} if len(rain) == 1 else {
-        "type": "RandomChoice", "choices": [{"type": "Rain", **item} for item in rain]
-    }  # fmt: skip
-    filled = {**opt, "degradations": [{**entry, "label": options.label, "name": "rain"}], "return_mask": True}
-    filled["tile"] = options.tile
-    if options.tile != "none":
-        filled["gt_size"] = options.tile_size
-    return filled

@@ -1,21 +1,18 @@
-"""Walk the data sets of an option file: how many pairs, against the published number, and which files are wrong."""
+"""What a data set consists of on disk, and which of its files are unreadable, too small or of different size."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
-from basicsr_plugins.core.errors import DataError, PluginError
-from basicsr_plugins.core.registration import lookup
-from basicsr_plugins.data.files import image_files
+from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.data.image_store import ImageStore
 from basicsr_plugins.data.images import image_problem, image_size
-from basicsr_plugins.data.loader_options import parse_dataset
 
-__all__ = ["Survey", "inspect", "survey_datasets", "survey_of"]
+__all__ = ["Survey", "inspect", "survey_of"]
 
 
 @dataclass
@@ -43,57 +40,6 @@ class Survey:
     error: str = ""
     crop: Optional[int] = None
     sizes_may_differ: bool = False
-
-
-def survey_datasets(opt: Mapping[str, Any]) -> Iterator[Survey]:
-    """Yield a survey of every data set in the ``datasets`` section, children of mixes one by one.
-
-    Raises:
-        DataError: There is no such section.
-    """
-    sections = opt.get("datasets")
-    if not isinstance(sections, Mapping) or not sections:
-        raise DataError("datasets: the option file has no such section.")
-    for name, section in sections.items():
-        yield from _survey(section, f"datasets.{name}")
-
-
-def _survey(opt: Any, where: str) -> Iterator[Survey]:
-    from basicsr_plugins.data.all_in_one_dataset import AllInOneDataset, plan_children
-
-    try:
-        kind = lookup("dataset", (opt or {}).get("type", "") if isinstance(opt, Mapping) else "", f"{where}.type")
-        if isinstance(kind, type) and issubclass(kind, AllInOneDataset):
-            options, where = parse_dataset(kind.Options, opt, where)
-            children = plan_children(options, where)
-        else:
-            children = None
-    except PluginError as error:
-        yield Survey(where, error=str(error))
-        return
-    if children is None:
-        yield _survey_one(kind, opt, where)
-        return
-    for child in children:
-        yield from _survey({**child.opt, "type": child.opt["type"]}, child.where)
-
-
-def _survey_one(kind: Any, opt: Mapping[str, Any], where: str) -> Survey:
-    from basicsr_plugins.data.paired_rule_dataset import PairedRuleDataset
-
-    try:
-        if hasattr(kind, "survey"):
-            return kind.survey(opt, where)
-        roots = {key: value for key, value in opt.items() if key.startswith("dataroot") and isinstance(value, str)}
-        if kind.__name__ == "PairedImageDataset" and opt.get("filename_tmpl", "{}") == "{}" and len(roots) == 2:
-            return PairedRuleDataset.survey(
-                {"type": "PairedRuleDataset", **roots, "gt_size": opt.get("gt_size")}, where
-            )
-        # somebody else's data set: its folders can be looked at, its pairing is its own affair
-        files = [str(path) for key, root in roots.items() for path in image_files(root, f"{where}.{key}", True)]
-        return Survey(where, [(file,) for file in files])
-    except PluginError as error:
-        return Survey(where, error=str(error))
 
 
 def inspect(

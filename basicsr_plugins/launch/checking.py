@@ -1,23 +1,31 @@
 """Check an option file before BasicSR makes a folder: names, types, folders, networks, labels.
 
-Files that use nothing of ours are left alone. What is found is one ``PluginError`` that starts with the YAML path.
+Files that use nothing of ours are left alone. What is wrong becomes one ``PluginError`` that starts with the YAML path;
+what is right stays in the sections as the settings that everything else reads.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import nn
 
 from basicsr_plugins.core import registration
+from basicsr_plugins.core.checked import CheckedSection
 from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.core.options import check_call, parse
 from basicsr_plugins.core.random_state import preserved_random_state
+from basicsr_plugins.data.plan import plan_of
+from basicsr_plugins.negatives.ingredient import check_spn
 from basicsr_plugins.training.inference import Restorer
+from basicsr_plugins.training.optimisation import check_optimizer, check_scheduler
+from basicsr_plugins.training.progressive import ProgressivePatches
+from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import LoggerSettings, PathSettings
 
 __all__ = ["check_options", "check_run", "uses_ours"]
@@ -25,17 +33,20 @@ __all__ = ["check_options", "check_run", "uses_ours"]
 #: Keys of the top level, beside ``network_*``.
 TOP_LEVEL = (
     "name", "model_type", "scale", "num_gpu", "manual_seed", "datasets", "path", "train", "val", "logger",
-    "dist_params", "find_unused_parameters", "plugins", "use_dp",
+    "dist_params", "find_unused_parameters", "imports", "plugins", "use_dp",
     # written by BasicSR
     "dist", "rank", "world_size", "auto_resume", "is_train", "root_path",
 )  # fmt: skip
 
 
-def check_options(opt: Mapping[str, Any]) -> None:
-    """Check the options of a run that uses something of ours.
+def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
+    """Check the options of a run that uses something of ours, and leave in each section what was read from it.
 
     Args:
-        opt: The dictionary that BasicSR parsed.
+        opt: The dictionary that BasicSR parsed. Its sections become ``CheckedSection``, so that nothing parses twice.
+
+    Returns:
+        The checked options, None where the model is not ours.
 
     Raises:
         PluginError: The first thing that is wrong.
@@ -43,64 +54,71 @@ def check_options(opt: Mapping[str, Any]) -> None:
     model_name = opt.get("model_type")
     datasets = opt.get("datasets") or {}
     for phase, options in datasets.items():
-        _check_dataset(options, f"datasets.{phase}")
-    models = registration.provided("model")
-    model = models.get(_our_name("model", model_name))
-    if model is None:
+        datasets[phase] = _checked_dataset(options, f"datasets.{phase}")
+    recipe = _recipe(opt)
+    if recipe is None:
         if uses_ours(opt):
             registration.lookup("model", model_name, "model_type")
         elif not _is_stock("model", model_name):
-            _hint_at_ours(model_name, models)
-        return
-    _check_sections(opt, model)
+            _hint_at_ours(model_name, registration.provided("model"))
+        return None
+    _check_keys(opt, recipe)
+    schemas = {"val": recipe.ValSettings, **recipe.sections}
+    if opt.get("is_train"):
+        schemas.update(train=recipe.Settings, logger=LoggerSettings)
+    for key, schema in schemas.items():
+        if opt.get(key) is not None:
+            opt[key] = CheckedSection(opt[key], parse(schema, opt[key], key))
+    run: RunOptions = recipe.read_options(opt)
+    if run.train is not None:
+        _check_training_parts(run, recipe)
+    if run.val.tile is not None:
+        Restorer(nn.Identity(), tile=run.val.tile, tile_overlap=run.val.tile_overlap)
+    _check_metrics(run.val.metrics or {})
     with preserved_random_state():
-        networks = {name: _build(opt, name) for name in model.network_names if _present(opt, model, name)}
-        model.check_recipe(dict(opt), networks)
+        networks: dict[str, nn.Module] = {}
+        for name in recipe.used(run):
+            networks[name] = _build(recipe.network_options(run, name, networks), f"network_{name}")
+        recipe.check_recipe(run, networks)
+    return run
 
 
-def check_run(opt: Mapping[str, Any]) -> None:
+def check_run(opt: dict[str, Any]) -> Optional[RunOptions]:
     """Check what ``check_options`` checks, and then what only a whole run needs: loaders, optimizers.
 
     Raises:
         PluginError: The first thing that is wrong.
     """
-    check_options(opt)
-    model = registration.provided("model").get(_our_name("model", opt.get("model_type")))
-    if model is None:
-        return
+    run = check_options(opt)
+    if run is None:
+        return None
     _check_phases(opt)
-    for name in model.trained(dict(opt)) if opt.get("is_train") else ():
-        if not opt["train"].get(f"optim_{name}"):
+    for name in _recipe(opt).trained(run) if run.train is not None else ():
+        if not getattr(run.train, f"optim_{name}"):
             raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
+    return run
 
 
-def _check_sections(opt: Mapping[str, Any], model: Any) -> None:
-    sections: Mapping[str, type] = getattr(model, "sections", {})  # what a recipe has beside the stock sections
-    for key in opt:
-        if key not in TOP_LEVEL and key not in sections and not key.startswith("network_"):
-            raise OptionError(f"{key}: {one_of(key, [*TOP_LEVEL[:14], *sections, *_networks_of(model)], 'option')}")
-    for key, schema in sections.items():
-        parse(schema, opt.get(key) or {}, key)
-    networks = _networks_of(model)
+def _recipe(opt: Mapping[str, Any]) -> Any:
+    """Return the class of a model of ours, None for any other."""
+    return registration.provided("model").get(_our_name("model", opt.get("model_type")))
+
+
+def _check_keys(opt: Mapping[str, Any], recipe: Any) -> None:
+    """Refuse unknown keys at the top level and in ``path``, and files that are not there."""
+    networks = [f"network_{name}" for name in recipe.network_names]
     for key in opt:
         if key.startswith("network_") and key not in networks:
             raise OptionError(f"{key}: {one_of(key, networks, 'network of ' + str(opt['model_type']))}")
-    if opt.get("is_train"):
-        parse(model.Settings, opt.get("train") or {}, "train")
-        parse(LoggerSettings, opt.get("logger") or {}, "logger")
-        _check_training_parts(opt["train"], model)
-        _check_progressive(opt)
-    val = parse(model.ValSettings, opt.get("val") or {}, "val")
-    if val.tile is not None:
-        Restorer(nn.Identity(), tile=val.tile, tile_overlap=val.tile_overlap)
-    _check_metrics(val.metrics or {})
+        if key not in TOP_LEVEL and key not in recipe.sections and key not in networks:
+            raise OptionError(f"{key}: {one_of(key, [*TOP_LEVEL[:15], *recipe.sections, *networks], 'option')}")
     per_network = [
         f"{prefix}{name}"
-        for name in model.network_names
+        for name in recipe.network_names
         for prefix in ("pretrain_network_", "param_key_", "strict_load_")
     ]
     paths = opt.get("path") or {}
-    known = [field for field in PathSettings.__dataclass_fields__]  # noqa: C416
+    known = list(PathSettings.__dataclass_fields__)
     for key, value in paths.items():
         if key not in known and key not in per_network:
             raise OptionError(f"path.{key}: {one_of(key, [*per_network, *known], 'option')}")
@@ -127,31 +145,25 @@ def _check_phases(opt: Mapping[str, Any]) -> None:
             raise OptionError(f"datasets.train.{key}: expected a whole number of {least} or more, got {value!r}.")
 
 
-def _check_progressive(opt: Mapping[str, Any]) -> None:
-    from basicsr_plugins.training.progressive import ProgressivePatches
-
-    if opt["train"].get("progressive"):
-        ProgressivePatches(opt["train"]["progressive"]).check(opt["datasets"]["train"], opt.get("scale", 1))
-
-
-def _check_training_parts(train: Mapping[str, Any], model: Any) -> None:
-    from basicsr_plugins.negatives.ingredient import check_spn
-    from basicsr_plugins.training.optimisation import check_optimizer, check_scheduler
-
-    for key, value in train.items():
+def _check_training_parts(run: RunOptions, recipe: Any) -> None:
+    settings = run.train
+    if settings.progressive:
+        ProgressivePatches(settings.progressive).check(run.opt["datasets"]["train"], run.opt.get("scale", 1))
+    if settings.scheduler:
+        check_scheduler(settings.scheduler, "train.scheduler")
+    if isinstance(settings.compile, Mapping):
+        check_call(torch.compile, settings.compile, "train.compile")
+    if settings.spn_opt is not None:
+        if not recipe.takes_spn:
+            raise OptionError(f"train.spn_opt: {recipe.__name__} does not train net_g, so it has no history.")
+        check_spn(settings.spn_opt)
+    for key in settings.__dataclass_fields__:
+        value = getattr(settings, key)
         if key.startswith("optim_") and value:
             check_optimizer(value, f"train.{key}")
-        elif key == "scheduler" and value:
-            check_scheduler(value, "train.scheduler")
-        elif key == "compile" and isinstance(value, Mapping):
-            check_call(torch.compile, value, "train.compile")
-        elif key == "spn_opt" and value is not None:
-            if not model.takes_spn:
-                raise OptionError(f"train.spn_opt: {model.__name__} does not train net_g, so it has no history.")
-            check_spn(value)
-        elif key.endswith("_opt") and isinstance(value, Mapping) and "type" in value:
+        elif key.endswith("_opt") and key not in ("spn_opt", "peft_opt") and value:
             _check_loss(value, f"train.{key}")
-    for name, value in (train.get("extra_losses") or {}).items():
+    for name, value in settings.extra_losses.items():
         _check_loss(value, f"train.extra_losses.{name}")
 
 
@@ -184,26 +196,26 @@ def _arguments(function: Any) -> list[str]:
     return [name for name, value in inspect.signature(function).parameters.items() if value.kind in kinds]
 
 
-def _check_dataset(options: Any, where: str) -> None:
+def _checked_dataset(options: Any, where: str) -> Any:
+    """Check a data set, and return its section with the plan that it is built from."""
     if not isinstance(options, Mapping) or "type" not in options:
         raise OptionError(f"{where}.type: this option is required.")
-    ours = registration.provided("dataset")
-    dataset = ours.get(_our_name("dataset", options["type"]))
-    if dataset is None:
+    kind = registration.provided("dataset").get(_our_name("dataset", options["type"]))
+    if kind is None:
         if not _is_stock("dataset", options["type"]):
             registration.lookup("dataset", options["type"], f"{where}.type")
-        return
+        return options
     if "name" not in options:
         raise OptionError(f"{where}.name: this option is required. It is the data set's name in the log.")
-    dataset.check_options(dict(options), where)
+    plan = plan_of(options, where)
+    if plan is None:  # a data set of somebody else's that has none
+        return options
+    plan.check()
+    return CheckedSection(options, plan)
 
 
-def _build(opt: Mapping[str, Any], name: str) -> nn.Module:
+def _build(options: dict[str, Any], where: str) -> nn.Module:
     """Build one network on the CPU, so that its constructor's complaints come before training."""
-    where = f"network_{name}"
-    options = dict(opt[where])
-    if "type" not in options:
-        raise OptionError(f"{where}.type: this option is required.")
     network_class = registration.lookup("arch", options.pop("type"), f"{where}.type")
     try:
         return network_class(**check_call(network_class, options, where))
@@ -214,29 +226,13 @@ def _build(opt: Mapping[str, Any], name: str) -> nn.Module:
         raise OptionError(f"{where}: {network_class.__name__} cannot be built: {error}") from error
 
 
-def _present(opt: Mapping[str, Any], model: Any, name: str) -> bool:
-    if not opt.get(f"network_{name}"):
-        raise OptionError(
-            f"network_{name}: {opt['model_type']} needs this network; give its `type` and arguments. "
-            f"{one_of(f'network_{name}', [key for key in opt if key.startswith('network_')], 'key')}"
-        )
-    # a network whose arguments are only known once another one is there is left to check_recipe
-    return name not in getattr(model, "completed_networks", ())
-
-
 def _check_file(path: Any, where: str) -> None:
-    import os
-
     if not os.path.isfile(os.path.expanduser(str(path))):
         folder = os.path.dirname(os.path.expanduser(str(path))) or "."
         near = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         close = difflib.get_close_matches(os.path.basename(str(path)), near, n=3)
         hint = f" {folder} holds {', '.join(close or near[:5]) or 'nothing'}." if os.path.isdir(folder) else ""
         raise CheckpointError(f"{where}: there is no file {path!r}.{hint}")
-
-
-def _networks_of(model: Any) -> list[str]:
-    return [f"network_{name}" for name in model.network_names]
 
 
 def _our_name(kind: str, name: Any) -> Any:

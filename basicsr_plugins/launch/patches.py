@@ -25,8 +25,8 @@ def check_options_first() -> None:
     def parse_options(*args: Any, **kwargs: Any) -> Any:
         result = stock_parse(*args, **kwargs)
         try:
-            check_run(result[0])
             _fill_gaps(result[0])
+            check_run(result[0])
         except PluginError as error:
             # a command-line entry, like argparse's own errors: one message, an exit code, and nothing written yet
             raise SystemExit(f"basicsr_plugins: {error}") from None
@@ -43,7 +43,7 @@ def check_options_first() -> None:
 def _fill_gaps(opt: dict[str, Any]) -> None:
     """Give stock's loops the switches that they read without a default (only where a model of ours runs)."""
     ours = {*registration.provided("model"), *registration.renamed("model").values()}
-    if opt.get("model_type") in ours and opt.get("val") is not None:
+    if opt.get("model_type") in ours and isinstance(opt.get("val"), dict):
         opt["val"].setdefault("save_img", False)
         if opt.get("is_train"):
             opt["val"].setdefault("val_freq", float("inf"))  # at the end only

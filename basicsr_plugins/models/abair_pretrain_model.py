@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import path as osp
 from typing import Any, ClassVar, Optional
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_plugins.archs.feature_presets import preset_layers
-from basicsr_plugins.core import registration
 from basicsr_plugins.core.errors import DataError, OptionError
-from basicsr_plugins.core.options import check_call, non_negative, option
+from basicsr_plugins.core.options import non_negative, option
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.features import FeatureTap
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
 from basicsr_plugins.metrics.segmentation import colour_map, mean_iou
 from basicsr_plugins.models.restoration_model import RestorationModel
+from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings
 
 __all__ = ["ABAIRPretrainModel"]
@@ -64,34 +64,38 @@ class ABAIRPretrainModel(RestorationModel):
 
     Settings: ClassVar[type[TrainSettings]] = ABAIRPretrainSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "s")
-    #: built once ``net_g`` is there: the head's input follows from it
-    completed_networks: ClassVar[tuple[str, ...]] = ("s",)
     batch_keys: ClassVar[tuple[str, ...]] = ("degradation_map",)
 
-    def _add_network(self, name: str) -> None:
-        if name == "s" and not self.segments:
-            return
-        super()._add_network(name)
+    @classmethod
+    def used(cls, run: RunOptions) -> tuple[str, ...]:
+        """Return ``g``, and ``s`` where the segmentation head takes part: in a test only if its weights are given."""
+        segments = run.path("pretrain_network_s") if run.train is None else run.train.segmentation_opt is not None
+        return ("g", "s") if segments else ("g",)
 
     @property
     def segments(self) -> bool:
-        """Whether the segmentation head takes part: in a test only where its weights are given."""
-        if not self.is_train:
-            return bool(self.opt["path"].get("pretrain_network_s"))
-        return self.settings.segmentation_opt is not None
+        """Whether the segmentation head takes part."""
+        return "s" in self.networks
 
-    def network_options(self, name: str) -> dict[str, Any]:
-        """Complete ``network_s`` from the feature that it reads."""
+    @classmethod
+    def network_options(cls, run: RunOptions, name: str, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """Complete ``network_s`` by ``in_channels``, read from a dry run of the feature that the head reads."""
+        options = super().network_options(run, name, networks)
         if name != "s":
-            return super().network_options(name)
-        self.tap = self.make_tap(self.net_g, self.opt)
-        return head_options(self.opt["network_s"], self.tap)
+            return options
+        return {"in_channels": cls.make_tap(networks["g"], run).shapes()[0][0], **options}
 
     @staticmethod
-    def make_tap(network: nn.Module, opt: dict[str, Any]) -> FeatureTap:
+    def make_tap(network: nn.Module, run: RunOptions) -> FeatureTap:
         """Return the tap on the module that the head reads."""
-        layer = (opt.get("train") or {}).get("segmentation_layer") or preset_layers(network)[0]
-        return FeatureTap(network, [layer], where="train.segmentation_layer")
+        layer = run.train.segmentation_layer if run.train is not None else None
+        return FeatureTap(network, [layer or preset_layers(network)[0]], where="train.segmentation_layer")
+
+    def setup(self) -> None:
+        """Tap the feature that the head reads."""
+        super().setup()
+        if self.segments:
+            self.tap = self.make_tap(self.net_g, self.run)
 
     def setup_losses(self) -> None:
         """Add the segmentation loss."""
@@ -125,7 +129,7 @@ class ABAIRPretrainModel(RestorationModel):
         if not self.segments or not hasattr(self, "degradation_map"):
             return {}
         network = self.evaluation_network("g")
-        tap = self.tap if network is self.net_g else self.make_tap(network, self.opt)
+        tap = self.tap if network is self.net_g else self.make_tap(network, self.run)
         logits = self.evaluation_network("s")(tap(self.lq)[0], self.lq.shape[-2:])
         truth, prediction = self.degradation_map[0].cpu().numpy(), logits[0].argmax(dim=0).cpu().numpy()
         classes = logits.shape[1]
@@ -151,45 +155,20 @@ class ABAIRPretrainModel(RestorationModel):
         confusion = np.sum(counts, axis=0)
         total, per_class = accuracies(confusion)
         metrics = {"pixel_accuracy": total, "mean_iou": mean_iou(confusion)}
-        names = label_names(self.opt, len(confusion))
+        names = self.run.label_names(len(confusion))
         metrics.update({f"pixel_accuracy_{n}": v for n, v in zip(names, per_class) if not math.isnan(v)})
         return metrics, format_confusion(confusion, names)
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
-        """Check the tapped module, the head, and that every label has its class."""
-        super().check_recipe(opt, networks)
-        if opt.get("is_train") and opt["train"].get("segmentation_opt", "given") is None:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
+        """Check that every label has its class."""
+        super().check_recipe(run, networks)
+        if "s" not in networks:
             return
-        tap = cls.make_tap(networks["g"], opt)
-        options = dict(opt["network_s"])
-        if "type" not in options:
-            raise OptionError("network_s.type: this option is required.")
-        head = registration.lookup("arch", options.pop("type"), "network_s.type")
-        check_call(head, head_options(options, tap), "network_s")
-        for phase, given in (opt.get("datasets") or {}).items():
-            dataset = registration.provided("dataset").get(given["type"])
-            count = dataset.labels(given) if dataset is not None and hasattr(dataset, "labels") else None
-            if count is not None and count > options.get("num_classes", count):
+        options = run.network("s")
+        for phase, count in run.labels():
+            if count > options.get("num_classes", count):
                 raise OptionError(
                     f"network_s.num_classes: the segmentation head has {options['num_classes']} classes, but "
                     f"datasets.{phase} returns labels up to {count - 1}; set num_classes: {count}."
                 )
-
-
-def head_options(options: dict[str, Any], tap: FeatureTap) -> dict[str, Any]:
-    """Return the head's options with ``in_channels`` read from a dry run, where left out."""
-    return {"in_channels": tap.shapes()[0][0], **options}
-
-
-def label_names(opt: dict[str, Any], count: int) -> list[str]:
-    """Return what the training (or first) set calls its labels, or their numbers where it does not say."""
-    datasets = opt.get("datasets") or {}
-    given = (datasets.get("train") or next(iter(datasets.values()), {})).get("degradations") or []
-    names = [str(index) for index in range(count)]
-    for position, item in enumerate(given):
-        entry = item if isinstance(item, dict) else {"type": item}
-        label = entry.get("label", position)
-        if isinstance(label, int) and 0 <= label < count:
-            names[label] = str(entry.get("name") or entry.get("type"))
-    return names

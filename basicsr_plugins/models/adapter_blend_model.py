@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional, Union
 
@@ -16,15 +16,16 @@ from basicsr_plugins.adapters.modes import blend_weights, check_classes, check_m
 from basicsr_plugins.adapters.network import BlendedNetwork
 from basicsr_plugins.archs.degradation_estimator_arch import stored_classes
 from basicsr_plugins.checkpoints import io as checkpoint_io
-from basicsr_plugins.core import registration
+from basicsr_plugins.core.checked import settings_of
 from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
-from basicsr_plugins.core.options import check_call, fraction, option, parse, positive
+from basicsr_plugins.core.options import fraction, option, positive
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
 from basicsr_plugins.models.parts.frozen_base import FrozenBase
 from basicsr_plugins.models.parts.mixture_labels import MixtureLabels
 from basicsr_plugins.models.restoration_model import RestorationModel
 from basicsr_plugins.training.inference import Restorer
+from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings
 
 __all__ = ["AdapterBlendModel"]
@@ -85,16 +86,14 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
     """
 
     Settings: ClassVar[type[TrainSettings]] = AdapterBlendSettings
-    sections: ClassVar[dict[str, type]] = {"blend": BlendOptions}
+    sections: ClassVar[Mapping[str, type]] = {"blend": BlendOptions}
     network_names: ClassVar[tuple[str, ...]] = ("g", "e")
     trained_networks: ClassVar[tuple[str, ...]] = ("e",)
     takes_spn: ClassVar[bool] = False
-    #: its classes follow from the adapters
-    completed_networks: ClassVar[tuple[str, ...]] = ("e",)
     batch_keys: ClassVar[tuple[str, ...]] = ("degradation", "degradation_map")
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.blend_options = parse(BlendOptions, opt.get("blend") or {}, "blend")
+        self.blend_options = settings_of(opt.get("blend"), BlendOptions, "blend")
         self.folders = gather(self.blend_options)
         self.recall_base(opt, self.folders.values())
         super().__init__(opt)
@@ -107,9 +106,11 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
             self.net_g = blended.to(self.device).eval()
             stock.logger().info(f"Blending {', '.join(blended.names)} over {len(blended.layers())} layers.")
 
-    def network_options(self, name: str) -> dict[str, Any]:
+    @classmethod
+    def network_options(cls, run: RunOptions, name: str, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Complete ``network_e`` with the adapters' names."""
-        return super().network_options(name) if name != "e" else estimator_options(self.opt, self.folders)
+        options = super().network_options(run, name, networks)
+        return options if name != "e" else {"classes": list(gather(run.sections["blend"])), **options}
 
     def load_pretrained(self, name: str, network: nn.Module, key: Optional[str] = None) -> None:
         """Load the estimator by class name, so that it may have learned fewer classes or another order."""
@@ -226,39 +227,34 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         return metrics, "\n".join(lines)
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
         """Check adapters, base, estimator and labels against each other."""
-        super().check_recipe(opt, networks)
-        options = parse(BlendOptions, opt.get("blend") or {}, "blend")
+        super().check_recipe(run, networks)
+        options: BlendOptions = run.sections["blend"]
         folders = gather(options)
         check_mode(options.mode, list(folders), "blend.mode")
-        cls.check_base(opt, folders.values())
-        given = estimator_options(opt, folders)
-        estimator = registration.lookup("arch", given.pop("type", None), "network_e.type")
-        check_call(estimator, given, "network_e")
-        classes = given["classes"]
+        cls.check_base(run.opt, folders.values())
+        classes = cls.network_options(run, "e", networks)["classes"]
         try:
             check_classes(classes, list(folders))
         except OptionError as error:
             raise OptionError(f"network_e.classes: {error}") from None
         labels = MixtureLabels(options.labels or classes, classes)
-        for phase, dataset_options in (opt.get("datasets") or {}).items():
-            dataset = registration.provided("dataset").get(dataset_options["type"])
-            count = dataset.labels(dataset_options) if dataset is not None and hasattr(dataset, "labels") else None
-            if count is not None and count > len(labels):
+        for phase, count in run.labels():
+            if count > len(labels):
                 raise OptionError(
                     f"datasets.{phase} returns labels up to {count - 1}, but blend.labels names {len(labels)}: "
                     f"{', '.join(map(labels.name, range(len(labels))))}. Name every label; a label needs its adapter "
                     f"(there are {', '.join(folders)})."
                 )
-        path = (opt.get("path") or {}).get("pretrain_network_e")
-        if not path and not opt.get("is_train") and options.mode in ("soft", "one_hot"):
+        path = run.path("pretrain_network_e")
+        if not path and not run.is_train and options.mode in ("soft", "one_hot"):
             raise OptionError(
                 f"path.pretrain_network_e: this option is required in a test with blend.mode {options.mode}: the "
                 "estimator that weighs the adapters (net_e_*.pth of AdapterBlendModel)."
             )
         if path:
-            cls._check_estimator(path, opt["path"].get("param_key_e", "params"), classes, options.add)
+            cls._check_estimator(path, run.path("param_key_e", "params"), classes, options.add)
 
     @staticmethod
     def _check_estimator(path: str, key: str, classes: list[str], added: dict[str, str]) -> None:
@@ -285,10 +281,3 @@ def gather(options: BlendOptions) -> dict[str, AdapterFolder]:
     except CheckpointError as error:
         raise CheckpointError(f"blend.adapters: {error}") from None
     return {**folders, **added}
-
-
-def estimator_options(opt: dict[str, Any], folders: dict[str, AdapterFolder]) -> dict[str, Any]:
-    """Return ``network_e`` with ``classes`` filled in from the adapters, where left out."""
-    options = dict(opt["network_e"])
-    options.setdefault("classes", list(folders))
-    return options

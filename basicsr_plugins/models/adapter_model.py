@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -16,12 +16,14 @@ from basicsr_plugins import stock
 from basicsr_plugins.adapters.attach import attach_adapter, check_peft_options, load_adapter
 from basicsr_plugins.adapters.folder import AdapterFolder, read_folder
 from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins.core.checked import settings_of
 from basicsr_plugins.core.errors import OptionError
-from basicsr_plugins.core.options import option, parse
+from basicsr_plugins.core.options import option
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.models.parts.frozen_base import FrozenBase
 from basicsr_plugins.models.restoration_model import RestorationModel
 from basicsr_plugins.training import distributed
+from basicsr_plugins.training.run_options import RunOptions
 
 __all__ = ["AdapterModel"]
 
@@ -58,10 +60,10 @@ class AdapterModel(FrozenBase, RestorationModel):
           pixel_opt: {type: L1Loss}
     """
 
-    sections: ClassVar[dict[str, type]] = {"adapter": AdapterOptions}
+    sections: ClassVar[Mapping[str, type]] = {"adapter": AdapterOptions}
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.adapter_options = parse(AdapterOptions, opt.get("adapter") or {}, "adapter")
+        self.adapter_options = settings_of(opt.get("adapter"), AdapterOptions, "adapter")
         resumed = opt["path"].get("resume_state")
         if resumed:
             iteration = Path(resumed).stem
@@ -151,16 +153,16 @@ class AdapterModel(FrozenBase, RestorationModel):
                 )
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
         """Check the adapter's options, and the base."""
-        super().check_recipe(opt, networks)
-        options = parse(AdapterOptions, opt.get("adapter") or {}, "adapter")
+        super().check_recipe(run, networks)
+        options = run.sections["adapter"]
         folders: list[AdapterFolder] = [read_folder(options.folder)] if options.folder else []
         if not folders:
-            if not opt.get("is_train"):
+            if not run.is_train:
                 raise OptionError("adapter.folder: this option is required in a test: the adapter to test.")
             check_peft_options(networks["g"], options.peft_opt)
-        cls.check_base(opt, folders)
+        cls.check_base(run.opt, folders)
 
 
 def _number(path: Path) -> Optional[int]:

@@ -19,6 +19,7 @@ from basicsr_plugins.models.parts.decoupled_scores import DecoupledJudging
 from basicsr_plugins.models.restoration_model import RestorationModel
 from basicsr_plugins.models.vqgan_model import check_is_vqgan
 from basicsr_plugins.training.inference import Restorer
+from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings
 from basicsr_plugins.training.validation import images_of, measure_image
 
@@ -198,15 +199,15 @@ class ContentPriorModel(DecoupledJudging, RestorationModel):
             network.load_state_dict({**network.state_dict(), **tensors})
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
         """Check that both networks are the same VQGAN and that there is a prior to start from."""
-        super().check_recipe(opt, networks)
+        super().check_recipe(run, networks)
         for name in ("g", "prior"):
             check_is_vqgan(networks[name], f"network_{name}")
         shapes = [{key: value.shape for key, value in networks[name].state_dict().items()} for name in ("g", "prior")]
         if shapes[0] != shapes[1]:
             raise OptionError("network_prior: must have the sizes of network_g, from which it starts.")
-        if not (opt.get("path") or {}).get("pretrain_network_prior"):
+        if not run.path("pretrain_network_prior"):
             raise OptionError(
                 "path.pretrain_network_prior: this option is required. It is the checkpoint of stage 1 (VQGANModel) "
                 "or a public VQGAN; a random prior knows no images."

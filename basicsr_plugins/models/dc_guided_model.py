@@ -14,6 +14,7 @@ from basicsr_plugins.core.options import non_negative, option
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.models.parts.degradation_classification import DegradationClassification
 from basicsr_plugins.models.restoration_model import RestorationModel
+from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings
 
 __all__ = ["DCGuidedModel"]
@@ -96,8 +97,7 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
     @property
     def target(self) -> int:
         """The class that the features of a degraded image shall have."""
-        train = self.opt.get("train") or {}
-        return DEGRADED if train.get("guidance") == "binary" else train.get("target_class", 0)
+        return DEGRADED if self.settings.guidance == "binary" else self.settings.target_class or 0
 
     def judge(self) -> dict[str, Any]:
         """Say whether the classifier sees the target task in the validation image in ``self``."""
@@ -107,24 +107,24 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
         return super().judge()
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
         """Check that there is a trained classifier and that it has the target class."""
-        super().check_recipe(opt, networks)
-        if not opt.get("is_train"):
+        super().check_recipe(run, networks)
+        if run.train is None:
             return
-        train, paths, classes = opt["train"], opt.get("path") or {}, opt["network_dc"]["num_classes"]
-        if not paths.get("pretrain_network_dc") and not paths.get("resume_state"):
+        classes = run.network("dc")["num_classes"]
+        if not run.path("pretrain_network_dc") and not run.path("resume_state"):
             raise OptionError(
                 "path.pretrain_network_dc: this option is required: the classifier that guides, trained by DCPTModel."
             )
-        if train.get("guidance") == "binary":
+        if run.train.guidance == "binary":
             if classes != 2:
                 raise OptionError(
                     f"network_dc.num_classes: guidance: binary needs a classifier of clean (0) and degraded (1), "
                     f"this one has {classes} classes."
                 )
             return
-        target = train.get("target_class")
+        target = run.train.target_class
         if target is None or not 0 <= target < classes:
             raise OptionError(
                 f"train.target_class: the classifier's number of the task to learn, 0 to {classes - 1}, got {target}."

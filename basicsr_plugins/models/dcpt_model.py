@@ -15,6 +15,7 @@ from basicsr_plugins.core.registration import provides
 from basicsr_plugins.models.parts.degradation_classification import DegradationClassification
 from basicsr_plugins.models.parts.patch_mask import hide_patches
 from basicsr_plugins.models.restoration_model import RestorationModel
+from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings
 
 __all__ = ["DCPTModel"]
@@ -114,16 +115,17 @@ class DCPTModel(DegradationClassification, RestorationModel):
             super().setup_losses()
 
     @classmethod
-    def trained(cls, opt: dict[str, Any]) -> tuple[str, ...]:
+    def trained(cls, run: RunOptions) -> tuple[str, ...]:
         """Return what has an optimizer: not ``net_g`` where only the classifier is trained."""
-        return ("dc",) if opt["train"].get("train_only") == "classifier" else super().trained(opt)
+        return ("dc",) if run.train.train_only == "classifier" else super().trained(run)
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
         """Check what the switches ask of each other."""
-        super().check_recipe(opt, networks)
-        train = opt.get("train") or {}
-        if train.get("mask_ratio") and train.get("train_only"):
+        super().check_recipe(run, networks)
+        if run.train is None:
+            return
+        if run.train.mask_ratio and run.train.train_only:
             raise OptionError("train.mask_ratio: train_only: classifier draws no image, so nothing can be hidden.")
-        if train.get("spn_opt") and train.get("train_only"):
+        if run.train.spn_opt is not None and run.train.train_only:
             raise OptionError("train.spn_opt: with train_only: classifier net_g is not trained, so it has no history.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, ClassVar, Optional
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from basicsr_plugins import stock
 from basicsr_plugins.core.errors import DataError, OptionError
-from basicsr_plugins.core.options import parse
 from basicsr_plugins.core.random_state import OwnStream
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.negatives.ingredient import SPN
@@ -28,6 +27,7 @@ from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build
 from basicsr_plugins.training.precision import Precision, allow_tf32
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.reporting import Reporting
+from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings, ValSettings
 from basicsr_plugins.training.stepping import Stepping
 
@@ -69,6 +69,8 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
     spn: Optional[SPN] = None
     #: False for a recipe whose ``net_g`` does not learn: its past says nothing.
     takes_spn: ClassVar[bool] = True
+    #: Sections of the option file that only this recipe has: key to options dataclass.
+    sections: ClassVar[Mapping[str, type]] = {}
 
     def __init__(self, opt: dict[str, Any]) -> None:
         BaseModel.__init__(self, opt)
@@ -77,13 +79,13 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
                 f"num_gpu: {opt['num_gpu']} GPUs without a launcher. Start one process per GPU (torchrun "
                 f"--nproc_per_node={opt['num_gpu']} ... --launcher pytorch), or use num_gpu: 1."
             )
-        self.settings = parse(self.Settings, opt["train"], "train") if self.is_train else None
-        self.val_settings = parse(self.ValSettings, opt.get("val") or {}, "val")
+        self.run = self.read_options(opt)
+        self.settings, self.val_settings = self.run.train, self.run.val
         self.scale = opt.get("scale", 1)
         self.results: dict[str, dict[str, float]] = {}
         self.networks: dict[str, nn.Module] = {}
         self.averages: dict[str, nn.Module] = {}
-        for name in self.network_names:
+        for name in self.used(self.run):
             self._add_network(name)
         self.setup()
         if self.is_train:
@@ -101,7 +103,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
         self.cri_perceptual = self.make_loss(self.settings.perceptual_opt)
         self.extra_losses = {name: self.make_loss(options) for name, options in self.settings.extra_losses.items()}
         if self.settings.spn_opt is not None:
-            self.spn = SPN(self.settings.spn_opt, self.net_g, lambda: build_network(self.network_options("g")))
+            self.spn = SPN(self.settings.spn_opt, self.net_g, lambda: build_network(self.run.network("g")))
         if not (self.cri_pix or self.cri_perceptual or self.extra_losses):
             raise OptionError("train: no loss is set; give pixel_opt, perceptual_opt or extra_losses.")
 
@@ -127,12 +129,27 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
         """Restore what ``extra_state`` returned."""
 
     @classmethod
-    def trained(cls, opt: dict[str, Any]) -> tuple[str, ...]:
+    def read_options(cls, opt: Mapping[str, Any]) -> RunOptions:
+        """Return the options of a run of this recipe."""
+        return RunOptions.read(opt, cls.Settings, cls.ValSettings, cls.sections)
+
+    @classmethod
+    def used(cls, run: RunOptions) -> tuple[str, ...]:
+        """Return the networks that take part with these options, in the order in which they are built."""
+        return cls.network_names
+
+    @classmethod
+    def trained(cls, run: RunOptions) -> tuple[str, ...]:
         """Return the networks that need an optimizer with these options."""
         return cls.trained_networks
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    def network_options(cls, run: RunOptions, name: str, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """Return what a network is built from, its ``type`` included; ``networks`` are those that are there already."""
+        return run.network(name)
+
+    @classmethod
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
         """Check what only this recipe knows, before training starts. ``networks`` are freshly built, by name."""
 
     # -- building blocks for phases ---------------------------------------------------------------------------------
@@ -183,23 +200,16 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
     # -- set-up -----------------------------------------------------------------------------------------------------
 
     def _add_network(self, name: str) -> None:
-        key = f"network_{name}"
-        if not self.opt.get(key):
-            raise OptionError(f"{key}: {type(self).__name__} needs this network; give its `type` and arguments.")
-        network = self.model_to_device(build_network(self.network_options(name)))
+        network = self.model_to_device(build_network(self.network_options(self.run, name, self.networks)))
         self.print_network(network)
         setattr(self, f"net_{name}", network)
         self.networks[name] = network
         self.load_pretrained(name, network)
 
-    def network_options(self, name: str) -> dict[str, Any]:
-        """Return the options that network ``name`` is built from."""
-        return self.opt[f"network_{name}"]
-
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move a network to the device; every rank gets rank 0's weights. See ``training/distributed.py``."""
         net = net.to(self.device)
-        if self.is_train and self.opt["train"].get("channels_last"):
+        if self.is_train and self.settings.channels_last:
             net = net.to(memory_format=torch.channels_last)
         distributed.send_from_rank_0(net)
         return net

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.models.restoration_model import RestorationModel
+from basicsr_plugins.training.run_options import RunOptions
 
 __all__ = ["SPNModel"]
 
@@ -37,19 +36,19 @@ class SPNModel(RestorationModel):
 
     def setup_losses(self) -> None:
         """Require the ingredient."""
-        self._require(self.opt)
+        self._require(self.run)
         super().setup_losses()
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
         """Require the ingredient before training starts."""
-        super().check_recipe(opt, networks)
-        if opt.get("is_train"):
-            cls._require(opt)
+        super().check_recipe(run, networks)
+        if run.is_train:
+            cls._require(run)
 
     @staticmethod
-    def _require(opt: dict[str, Any]) -> None:
-        if opt["train"].get("spn_opt") is None:
+    def _require(run: RunOptions) -> None:
+        if run.train.spn_opt is None:
             raise OptionError(
                 "train.spn_opt: SPNModel needs this section; `spn_opt: {}` is the paper's setting. "
                 "Without it, use model_type: RestorationModel."

@@ -14,6 +14,7 @@ from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import non_negative, option
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.models.restoration_model import RestorationModel
+from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings
 
 __all__ = ["VQGANModel", "adaptive_weight", "check_is_vqgan"]
@@ -141,7 +142,7 @@ class VQGANModel(RestorationModel):
         return {**metrics, "codes_used": float(len(used))}, text
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
         """Check that ``network_g`` is a VQGAN for images in [0, 1]."""
-        super().check_recipe(opt, networks)
+        super().check_recipe(run, networks)
         check_is_vqgan(networks["g"], "network_g")

@@ -47,7 +47,7 @@ def test_labels_follow_the_children_stock_and_ours(roots):
     assert set(labels[2:5]) <= {1, 2}
     assert labels[5:] == [3] * 6
     assert dataset.num_degradations == 4
-    assert AllInOneDataset.labels(dataset.opt) == 4
+    assert AllInOneDataset.plan(dataset.opt, "datasets.train").labels == 4
     batch = next(iter(DataLoader(dataset, batch_size=len(dataset))))
     assert batch["lq"].shape == (11, 3, 24, 24)
 
@@ -103,7 +103,7 @@ def test_children_may_be_named_and_nested(roots):
     with pytest.raises(
         OptionError, match=r"datasets\.train\.children\.rain\.type: unknown dataset 'PairdImageDataset'"
     ):
-        AllInOneDataset.labels({"children": {"rain": {"type": "PairdImageDataset"}}})
+        AllInOneDataset.plan({"children": {"rain": {"type": "PairdImageDataset"}}}, "datasets.train").labels
 
 
 def test_maps_are_shifted_to_the_childs_labels(roots):
@@ -139,7 +139,7 @@ def test_validation_counts_every_sample_once(roots):
 )  # fmt: skip
 def test_wrong_children_are_named_before_training(children, error, text):
     with pytest.raises(error, match=text):
-        AllInOneDataset.check_options({"name": "m", "gt_size": 24, "children": children}, "datasets.train")
+        AllInOneDataset.plan({"name": "m", "gt_size": 24, "children": children}, "datasets.train").check()
 
 
 def test_children_with_different_crops_are_refused(roots):

@@ -8,7 +8,7 @@ import yaml
 import basicsr_plugins
 from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.data.loader_options import parse_dataset
-from basicsr_plugins.data.survey import survey_datasets
+from basicsr_plugins.data.survey_options import survey_datasets
 
 FOLDER = Path(__file__).parents[2] / "options" / "data"
 FRAGMENTS = sorted(FOLDER.glob("*.yml"))
@@ -52,13 +52,13 @@ def test_a_fragment_parses_and_names_its_labels(path):
         kind = lookup("dataset", section["type"])
         options, _ = parse_dataset(kind.Options, section, f"datasets.{key}")
         assert options.name
-        assert kind.labels(section, f"datasets.{key}") >= 1
+        assert kind.plan(section, f"datasets.{key}").labels >= 1
 
 
 @pytest.mark.parametrize(("name", "labels"), [("mix_3d", 3), ("mix_5d", 5), ("mix_10d", 10), ("cdd11", 11)])
 def test_mixes_have_one_label_per_task(name, labels):
     section = dict(sections(FOLDER / f"{name}.yml"))["train"]
-    assert lookup("dataset", section["type"]).labels(section, "datasets.train") == labels
+    assert lookup("dataset", section["type"]).plan(section, "datasets.train").labels == labels
 
 
 @pytest.mark.parametrize("path", [path for path in FRAGMENTS if "mix" not in path.stem], ids=lambda path: path.stem)

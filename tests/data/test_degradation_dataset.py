@@ -72,8 +72,16 @@ def test_random_assignment_follows_weights_and_labels(photos):
         {"type": "Snow", "label": 4, "name": "flakes"},
         {"type": "Haze", "label": 4},
     ]
-    assert DegradationDataset.label_names({"dataroot_gt": "x", "degradations": named}) == {1: "rain", 4: "haze/flakes"}
-    assert DegradationDataset.labels({"dataroot_gt": "x", "degradations": [{"type": "Haze", "label": 4}]}) == 5
+    assert DegradationDataset.plan({"dataroot_gt": "x", "degradations": named}, "datasets.train").label_names == {
+        1: "rain",
+        4: "haze/flakes",
+    }
+    assert (
+        DegradationDataset.plan(
+            {"dataroot_gt": "x", "degradations": [{"type": "Haze", "label": 4}]}, "datasets.train"
+        ).labels
+        == 5
+    )
 
 
 def test_assign_all_pairs_every_image_with_every_degradation(photos):
@@ -227,9 +235,9 @@ def test_meta_file_recursion_and_lmdb_name_the_same_images(photos, tmp_path):
     lmdb_set = make(tmp_path / "photos.lmdb", phase="val", degradations=["Clean"], io_backend={"type": "lmdb"})
     for first, second in zip(folder, lmdb_set):
         torch.testing.assert_close(first["gt"], second["gt"], rtol=0, atol=0)
-    DegradationDataset.check_options(
+    DegradationDataset.plan(
         {"name": "x", "dataroot_gt": str(tmp_path / "photos.lmdb"), "io_backend": {"type": "lmdb"}, "gt_size": 24,
-         "degradations": ["Rain"]}, "datasets.train")  # fmt: skip
+         "degradations": ["Rain"]}, "datasets.train").check()  # fmt: skip
     with pytest.raises(DataError, match="is not an lmdb folder"):
         make(photos, io_backend={"type": "lmdb"})
 
@@ -245,7 +253,7 @@ def check(photos, **options):
         "gt_size": 24,
         "degradations": ["Rain"],
     }
-    DegradationDataset.check_options({**opt, **options}, "datasets.train")
+    DegradationDataset.plan({**opt, **options}, "datasets.train").check()
 
 
 def test_a_good_folder_passes_the_check(photos):

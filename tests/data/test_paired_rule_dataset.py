@@ -56,7 +56,7 @@ def test_validation_reads_whole_pairs(reside):
     assert torch.equal(sample["lq"], bgr(sample["lq_path"]))
     assert torch.equal(sample["gt"], bgr(sample["gt_path"]))
     assert sample["degradation"] == 3
-    assert PairedRuleDataset.labels(opt(reside, label=3)) == 4
+    assert PairedRuleDataset.plan(opt(reside, label=3), "datasets.train").labels == 4
 
 
 def test_concat_splits_one_picture(tmp_path, image_writer):
@@ -106,7 +106,7 @@ def test_lists(reside):
 
 def test_unpaired_images_are_an_error_that_names_them_or_are_skipped(reside, image_writer):
     image_writer(reside / "hazy" / "7_0.8_0.04.jpg")
-    for build in (lambda: make(reside), lambda: PairedRuleDataset.check_options(opt(reside), "datasets.train")):
+    for build in (lambda: make(reside), lambda: PairedRuleDataset.plan(opt(reside), "datasets.train").check()):
         with pytest.raises(
             DataError, match=r"1 of 7 degraded images have no clean one.*7_0\.8_0\.04\.jpg \(looked for 7 "
         ):
@@ -119,7 +119,7 @@ def test_unpaired_images_are_an_error_that_names_them_or_are_skipped(reside, ima
 def test_different_sizes_are_refused_or_cut_around_the_centre(reside, image_writer):
     image_writer(reside / "gt" / "2.png", 60, 70, 2)
     with pytest.raises(DataError, match=r"2 pair\(s\) of different size: .*2_0\.8.*is 40 x 50, .*2\.png is 60 x 70"):
-        PairedRuleDataset.check_options(opt(reside), "datasets.train")
+        PairedRuleDataset.plan(opt(reside), "datasets.train").check()
     with pytest.raises(DataError, match="'mismatch: centre' cuts the larger"):
         make(reside, phase="val", gt_size=None)[4]
     sample = make(reside, phase="val", gt_size=None, mismatch="centre")[4]
@@ -128,10 +128,10 @@ def test_different_sizes_are_refused_or_cut_around_the_centre(reside, image_writ
 
 def test_small_and_broken_images_are_found_before_training(reside):
     with pytest.raises(DataError, match=r"dataroot_lq: 6 image\(s\) smaller than gt_size 48"):
-        PairedRuleDataset.check_options(opt(reside, gt_size=48), "datasets.train")
+        PairedRuleDataset.plan(opt(reside, gt_size=48), "datasets.train").check()
     (reside / "gt" / "1.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"dataroot_gt: 1 unreadable|dataroot_gt: 2 unreadable"):
-        PairedRuleDataset.check_options(opt(reside), "datasets.train")
+        PairedRuleDataset.plan(opt(reside), "datasets.train").check()
 
 
 def test_lmdb_pairs(reside, tmp_path):

@@ -75,16 +75,16 @@ def test_several_rain_ranges(backgrounds):
     assert mixed.num_degradations == 1
     labelled = make(backgrounds, label=3)
     assert labelled[0]["degradation"] == 3
-    assert RainSynthesisDataset.labels(opt(backgrounds, label=3)) == 4
+    assert RainSynthesisDataset.plan(opt(backgrounds, label=3), "datasets.train").labels == 4
 
 
 def test_errors_are_found_before_training(backgrounds):
-    RainSynthesisDataset.check_options(opt(backgrounds, num_backgrounds=4), "datasets.train")
+    RainSynthesisDataset.plan(opt(backgrounds, num_backgrounds=4), "datasets.train").check()
     with pytest.raises(DataError, match=r"datasets\.train\.num_backgrounds: 99 wanted, the images give 36 tiles"):
-        RainSynthesisDataset.check_options(opt(backgrounds, num_backgrounds=99), "datasets.train")
+        RainSynthesisDataset.plan(opt(backgrounds, num_backgrounds=99), "datasets.train").check()
     with pytest.raises(OptionError, match=r"preset"):
-        RainSynthesisDataset.check_options(opt(backgrounds, rain={"preset": "huge"}), "datasets.train")
+        RainSynthesisDataset.plan(opt(backgrounds, rain={"preset": "huge"}), "datasets.train").check()
     with pytest.raises(OptionError, match=r"datasets\.train\.tile_sise: unknown option"):
-        RainSynthesisDataset.check_options(opt(backgrounds, tile_sise=3), "datasets.train")
+        RainSynthesisDataset.plan(opt(backgrounds, tile_sise=3), "datasets.train").check()
     with pytest.raises(DataError, match="smaller than gt_size 80"):
-        RainSynthesisDataset.check_options(opt(backgrounds, tile_size=80), "datasets.train")
+        RainSynthesisDataset.plan(opt(backgrounds, tile_size=80), "datasets.train").check()

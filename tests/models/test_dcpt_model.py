@@ -116,7 +116,7 @@ def test_accuracy_of_the_averaged_networks_at_validation(tmp_path, caplog):
     expected = []
     model.net_g_ema.eval()
     model.net_dc_ema.eval()
-    tap = model.make_tap(model.net_g_ema, model.opt)
+    tap = model.make_tap(model.net_g_ema, model.run)
     for index, label in enumerate(Labelled().labels):
         with torch.no_grad():
             logits = model.net_dc_ema(tap(Labelled()[index]["lq"][None]))

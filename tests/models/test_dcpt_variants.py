@@ -279,7 +279,7 @@ def test_mixes_are_named_after_their_children(tmp_path):
         "rain": {"type": "PairedRuleDataset", "dataroot_lq": "a"},
         "both": {"type": "DegradationDataset", "dataroot_gt": "b", "degradations": ["Haze", "LowLight"]},
     }
-    names = kind.label_names({"name": "mix", "phase": "train", "children": children})
+    names = kind.plan({"name": "mix", "phase": "train", "children": children}).label_names
     assert names[0] == "rain"
     assert list(names) == [0, 1, 2]
     assert names[1] != names[2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Optional
 
 import numpy as np
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from basicsr_plugins.archs.feature_presets import preset_layers
 from basicsr_plugins.core import registration
 from basicsr_plugins.core.errors import DataError, OptionError
-from basicsr_plugins.core.options import check_call
 from basicsr_plugins.features import FeatureTap
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
 from basicsr_plugins.metrics.confusion_picture import confusion_picture
 from basicsr_plugins.models.parts.primitive_labels import PrimitiveLabels
 from basicsr_plugins.training.in_parts import losses_in_parts
+from basicsr_plugins.training.run_options import RunOptions
 
 __all__ = ["DegradationClassification", "classifier_options"]
 
@@ -44,30 +44,31 @@ class DegradationClassification:
     """Mix-in for a ``RestorationModel`` whose ``net_dc`` reads features of ``net_g``."""
 
     batch_keys: ClassVar[tuple[str, ...]] = ("degradation",)
-    #: built once ``net_g`` is there, because their arguments follow from it
-    completed_networks: ClassVar[tuple[str, ...]] = ("dc",)
 
-    def network_options(self, name: str) -> dict[str, Any]:
+    @classmethod
+    def network_options(cls, run: RunOptions, name: str, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Complete ``network_dc`` from what is tapped."""
+        options = super().network_options(run, name, networks)
         if name != "dc":
-            return super().network_options(name)
-        self.tap = self.make_tap(self.net_g, self.opt)
-        return classifier_options(self.opt["network_dc"], self.tap)
+            return options
+        if "num_classes" not in options:
+            raise OptionError("network_dc.num_classes: this option is required: the number of degradations.")
+        return classifier_options(options, cls.make_tap(networks["g"], run))
 
     @staticmethod
-    def make_tap(network: nn.Module, opt: dict[str, Any]) -> FeatureTap:
+    def make_tap(network: nn.Module, run: RunOptions) -> FeatureTap:
         """Return the tap that ``train.feature_layers`` or the network's preset asks for."""
-        layers = (opt.get("train") or {}).get("feature_layers")
+        layers = run.train.feature_layers if run.train is not None else None
         return FeatureTap(network, layers or preset_layers(network), where="train.feature_layers")
 
     #: What the labels mean, where ``train.labels`` says that the classifier answers for each primitive.
     primitives: Optional[PrimitiveLabels] = None
 
     def setup(self) -> None:
-        """Read what the labels mean."""
+        """Tap ``net_g``, and read what the labels mean."""
         super().setup()
-        labels = (self.opt.get("train") or {}).get("labels")
-        self.primitives = PrimitiveLabels(labels) if labels else None
+        self.tap = self.make_tap(self.net_g, self.run)
+        self.primitives = primitives_of(self.run)
 
     def setup_losses(self) -> None:
         """Add the classification loss."""
@@ -116,14 +117,7 @@ class DegradationClassification:
         """Return the degradations' names where an option says them, else their numbers."""
         if self.primitives:
             return [self.primitives.name(label) for label in range(self.num_labels)]
-        names: dict[int, str] = {}
-        datasets = self.opt.get("datasets") or {}
-        for phase in sorted(datasets, key=lambda phase: phase != "train"):
-            dataset = registration.provided("dataset").get(datasets[phase].get("type"))
-            if hasattr(dataset, "label_names"):
-                given = dataset.label_names(datasets[phase], f"datasets.{phase}")
-                names = {**given, **names}
-        return [names.get(label, str(label)) for label in range(self.num_labels)]
+        return self.run.label_names(self.num_labels)
 
     @torch.no_grad()
     def judge(self) -> dict[str, Any]:
@@ -131,7 +125,7 @@ class DegradationClassification:
         if not hasattr(self, "degradation"):
             return {}
         network = self.evaluation_network("g")
-        tap = self.tap if network is self.net_g else self.make_tap(network, self.opt)
+        tap = self.tap if network is self.net_g else self.make_tap(network, self.run)
         logits = self.evaluation_network("dc")(tap(self.lq))
         predicted = self.primitives.likeliest(logits) if self.primitives else logits.argmax(dim=1)
         record: dict[str, Any] = {"degradation": int(self.degradation[0]), "prediction": int(predicted[0])}
@@ -167,49 +161,40 @@ class DegradationClassification:
         return {} if confusion is None else {"confusion": confusion_picture(confusion, self.class_names())}
 
     @classmethod
-    def check_recipe(cls, opt: dict[str, Any], networks: dict[str, nn.Module]) -> None:
-        """Check the tapped modules, the classifier, and that every label has its class."""
-        super().check_recipe(opt, networks)
-        tap = cls.make_tap(networks["g"], opt)
-        options = dict(opt["network_dc"])
-        if "type" not in options:
-            raise OptionError("network_dc.type: this option is required.")
-        classifier = registration.lookup("arch", options.pop("type"), "network_dc.type")
-        if "num_classes" not in options:
-            raise OptionError("network_dc.num_classes: this option is required: the number of degradations.")
-        completed = check_call(classifier, classifier_options(options, tap), "network_dc")
-        try:
-            classifier(**completed)
-        except OptionError as error:
-            raise OptionError(f"network_dc: {error}") from None
-        labels = (opt.get("train") or {}).get("labels")
-        known = _check_labels(labels, opt["train"], options["num_classes"]) if labels else options["num_classes"]
-        for phase, dataset_options in (opt.get("datasets") or {}).items():
-            dataset = registration.provided("dataset").get(dataset_options["type"])
-            count = dataset.labels(dataset_options) if dataset is not None and hasattr(dataset, "labels") else None
-            if count is not None and count > known and labels:
+    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
+        """Check that every label has its class."""
+        super().check_recipe(run, networks)
+        classes, primitives = run.network("dc")["num_classes"], primitives_of(run)
+        if primitives is not None:
+            _check_primitives(primitives, run.train.classification_opt, classes)
+        for phase, count in run.labels():
+            if primitives is not None and count > len(primitives):
                 raise OptionError(
-                    f"train.labels: {known} meanings, but datasets.{phase} returns labels up to {count - 1}."
+                    f"train.labels: {len(primitives)} meanings, but datasets.{phase} returns labels up to {count - 1}."
                 )
-            if count is not None and count > known:
+            if primitives is None and count > classes:
                 raise OptionError(
-                    f"network_dc.num_classes: the classifier has {options['num_classes']} classes, but "
-                    f"datasets.{phase} returns labels up to {count - 1}; set num_classes: {count}."
+                    f"network_dc.num_classes: the classifier has {classes} classes, but datasets.{phase} returns "
+                    f"labels up to {count - 1}; set num_classes: {count}."
                 )
 
 
-def _check_labels(labels: Any, train: dict[str, Any], num_classes: int) -> int:
-    """Check that primitives, classifier and loss fit each other; return how many labels have a meaning."""
-    primitives = PrimitiveLabels(labels)
+def primitives_of(run: RunOptions) -> Optional[PrimitiveLabels]:
+    """Return what the labels mean where ``train.labels`` says that the classifier answers for each primitive."""
+    labels = getattr(run.train, "labels", None)
+    return PrimitiveLabels(labels) if labels else None
+
+
+def _check_primitives(primitives: PrimitiveLabels, loss_options: dict[str, Any], num_classes: int) -> None:
+    """Check that primitives, classifier and loss fit each other."""
     if len(primitives.primitives) != num_classes:
         raise OptionError(
             f"network_dc.num_classes: train.labels names {len(primitives.primitives)} primitives "
             f"({', '.join(primitives.primitives)}), the classifier has {num_classes} outputs."
         )
-    loss = (train.get("classification_opt") or {}).get("type")
-    if loss is None or not getattr(registration.lookup("loss", loss), "multi_label", False):
+    loss = loss_options["type"]
+    if not getattr(registration.lookup("loss", loss), "multi_label", False):
         raise OptionError(
-            f"train.classification_opt: {loss or 'the default'} wants one class per image; with train.labels use "
+            f"train.classification_opt: {loss} wants one class per image; with train.labels use "
             "{type: BinaryCrossEntropyLoss}."
         )
-    return len(primitives)
