@@ -13,7 +13,7 @@ from typing import Any, Callable, Union
 
 import torch
 
-from basicsr_plugins.checkpoints.io import read_checkpoint
+from basicsr_plugins.checkpoints import read_checkpoint
 from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
 
 __all__ = ["CONFIG", "PROVENANCE", "WEIGHTS", "AdapterFolder", "find_adapters", "read_folder", "write_folder"]

@@ -16,13 +16,13 @@ from typing import Any, Optional
 import torch
 from torch import nn
 
-from basicsr_plugins.checkpoints.files import read, unwrap, write
+from basicsr_plugins.checkpoints.find import unwrap
 from basicsr_plugins.checkpoints.variants import VARIANTS, Variant, guess, shapes_of
 from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.core.options import check_call
 from basicsr_plugins.core.registration import provided
 
-__all__ = ["SOURCES", "convert", "load", "read", "recognise", "unwrap", "write"]
+__all__ = ["SOURCES", "convert", "load", "recognise"]
 
 #: Whose key names a file has: the networks' own repositories (ours are the same), or DCPT.
 SOURCES = ("official", "dcpt")

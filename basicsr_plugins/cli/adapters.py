@@ -99,17 +99,17 @@ def _weights(given: list[str], names: list[str]) -> dict[str, float]:
 
 
 def _write(args: argparse.Namespace, adapters: dict[str, Any], weights: dict[str, float]) -> None:
+    from basicsr_plugins import checkpoints
     from basicsr_plugins.adapters.merge import merge_adapters
-    from basicsr_plugins.checkpoints import io as checkpoint_io
     from basicsr_plugins.core.errors import OptionError
 
     recorded = next(iter(adapters.values())).provenance.get("base", {})
     path, key = args.base or recorded.get("path"), args.key or recorded.get("key", "params")
     if not path:
         raise OptionError("--base: the adapter does not say which checkpoint it was trained on; give it.")
-    state = checkpoint_io.read_weights(path, key)
+    state = checkpoints.read_weights(path, key)
     merged = merge_adapters(state, adapters, weights, _network(args.opt), where=f"{path} [{key}]")
-    checkpoint_io.save({"params": merged}, args.output)
+    checkpoints.save({"params": merged}, args.output)
     print(f"{args.output}: {path} with " + ", ".join(f"{weight:g} x {name}" for name, weight in weights.items()))
 
 
