@@ -1,6 +1,6 @@
-"""The one reader of weights: published checkpoints and ours, read, recognised, converted and written."""
+"""The one reader of weights: published checkpoints and ours, read, recognised, converted, loaded and written."""
 
-from basicsr_plugins.checkpoints.convert import SOURCES, convert, load, recognise
+from basicsr_plugins.checkpoints.convert import SOURCES, convert, recognise
 from basicsr_plugins.checkpoints.files import (
     is_complete,
     own_memory,
@@ -9,25 +9,28 @@ from basicsr_plugins.checkpoints.files import (
     read_weights,
     save,
     write,
+    write_network_file,
     write_safetensors,
 )
-from basicsr_plugins.checkpoints.find import pick_weights, unwrap
-from basicsr_plugins.checkpoints.fit import load_state
+from basicsr_plugins.checkpoints.find import find_weights
+from basicsr_plugins.checkpoints.fit import load_into, load_state
+from basicsr_plugins.checkpoints.load import load
 
 __all__ = [
     "SOURCES",
     "convert",
+    "find_weights",
     "is_complete",
     "load",
+    "load_into",
     "load_state",
     "own_memory",
-    "pick_weights",
     "read",
     "read_checkpoint",
     "read_weights",
     "recognise",
     "save",
-    "unwrap",
     "write",
+    "write_network_file",
     "write_safetensors",
 ]

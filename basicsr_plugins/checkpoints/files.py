@@ -1,19 +1,21 @@
-"""Checkpoint files: complete or absent when written, read without running code."""
+"""Checkpoint files: complete or absent when written, read without running code from them."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from basicsr_plugins.checkpoints.find import pick_weights, unwrap
+from basicsr_plugins import __version__
+from basicsr_plugins.checkpoints.find import WRAPPERS, find_weights
 from basicsr_plugins.core.atomic import atomic_path
 from basicsr_plugins.core.errors import CheckpointError, DependencyError
 
@@ -23,41 +25,21 @@ __all__ = [
     "read",
     "read_checkpoint",
     "read_weights",
+    "recorded_network",
     "save",
     "write",
+    "write_network_file",
     "write_safetensors",
 ]
+
+_logger = logging.getLogger("basicsr")
+#: Suffixes that are listed where a file is missing.
+SUFFIXES = (".pth", ".pt", ".safetensors", ".state", ".ckpt")
 
 
 def is_complete(path: str | Path) -> bool:
     """Whether a file that ``save`` wrote is there to its last byte (its archive's directory stands at the end)."""
     return zipfile.is_zipfile(path)
-
-
-def save(value: Any, path: str | Path) -> None:
-    """Write ``value`` with ``torch.save``, completely or not at all."""
-    with atomic_path(path) as temporary:
-        torch.save(value, temporary)
-
-
-def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a state dict as ``.safetensors``, completely or not at all.
-
-    Raises:
-        DependencyError: The package safetensors is missing.
-    """
-    try:
-        from safetensors.torch import save_file
-    except ImportError as error:
-        raise DependencyError(f"{path}: pip install safetensors to write this format.") from error
-    with atomic_path(path) as temporary:
-        # safetensors refuses tensors that share memory, which tied weights do
-        save_file(own_memory(state), temporary, metadata)
-
-
-def own_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors on the CPU, each contiguous in memory of its own: saving a view would save its whole base."""
-    return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
 
 
 def read_checkpoint(path: str | Path) -> Any:
@@ -70,17 +52,8 @@ def read_checkpoint(path: str | Path) -> Any:
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint file. {_neighbours(path)}")
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise DependencyError(f"{path}: pip install safetensors to read this format.") from error
-        try:
-            return load_file(path)
-        except Exception as error:  # the package raises types of its own
-            raise CheckpointError(
-                f"{path}: cannot be read as safetensors ({error}). It is truncated or another kind of file."
-            ) from error
+    if _is_safetensors(path):
+        return _read_safetensors(path)[0]
     try:
         with _plain_numbers():
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -91,6 +64,154 @@ def read_checkpoint(path: str | Path) -> Any:
             "checkpoint at all, or holds other objects, which are refused because loading them can run code: save only "
             "the state dict, or a .safetensors file, where it comes from."
         ) from error
+
+
+def read(path: str | Path, entry: Optional[str] = None) -> dict[str, Tensor]:
+    """Return the bare state dict in a ``.safetensors``, ``.pth``, ``.pt``, ``.ckpt`` or ``.pk`` file, on the CPU.
+
+    Args:
+        path: The file.
+        entry: Which entry of a container to take; see ``find_weights``.
+
+    Raises:
+        CheckpointError: No such file, not a checkpoint, or one that holds objects other than tensors and plain numbers.
+        DependencyError: The package safetensors is missing.
+    """
+    return find_weights(read_checkpoint(path), entry, path)
+
+
+def read_weights(path: str | Path, key: Optional[str] = "params") -> dict[str, Tensor]:
+    """Read a state dict like ``read``, under the network's own names: only DDP's and torch.compile's prefixes go.
+
+    A network may well keep everything in a part called ``net``, and adapters remember the names of its layers.
+    """
+    return find_weights(read_checkpoint(path), key, path, WRAPPERS)
+
+
+def recorded_network(path: str | Path, content: Any) -> Optional[dict[str, Any]]:
+    """Return the ``network_g`` that ``write_network_file`` recorded, or None for files of others.
+
+    Args:
+        path: The file.
+        content: What ``read_checkpoint`` returned for it.
+    """
+    if _is_safetensors(path):
+        try:
+            recorded = json.loads(_read_safetensors(path)[1].get("network_g", "null"))
+        except ValueError:
+            return None
+    else:
+        recorded = content.get("network") if isinstance(content, Mapping) else None
+    return dict(recorded) if isinstance(recorded, Mapping) and isinstance(recorded.get("type"), str) else None
+
+
+def save(value: Any, path: str | Path) -> None:
+    """Write ``value`` with ``torch.save``, completely or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save(value, temporary)
+
+
+def write(path: str | Path, state_dict: Mapping[str, Tensor], network_opt: Optional[Mapping[str, Any]] = None) -> None:
+    """Write weights as ``.safetensors``, or as BasicSR does (``{"params": ...}``) for any other suffix; atomically.
+
+    Args:
+        path: The file; an old one is replaced only when the new one is complete.
+        state_dict: The weights.
+        network_opt: The ``network_g`` that builds the network; recorded in the file, so that ``load`` can build it.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+        DependencyError: The package safetensors is missing.
+    """
+    write_network_file(path, {"params": own_memory(state_dict)}, network_opt)
+
+
+def write_network_file(
+    path: str | Path, states: Mapping[str, Mapping[str, Tensor]], network_opt: Optional[Mapping[str, Any]] = None
+) -> None:
+    """Write a checkpoint of one network with everything that is needed to build it again; atomically.
+
+    Args:
+        path: ``.safetensors`` takes one state dict, ``params_ema`` where there is one, and records the network in its
+            metadata. Any other suffix becomes a BasicSR file: ``states``, and beside them ``network``, a plain dict.
+        states: State dicts by entry: ``params``, ``params_ema``.
+        network_opt: The ``network_g`` that builds the network.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+        DependencyError: The package safetensors is missing.
+    """
+    recorded = _plain(network_opt)
+    if _is_safetensors(path):
+        write_safetensors(
+            states["params_ema"] if "params_ema" in states else states["params"],
+            path,
+            {} if recorded is None else {"network_g": json.dumps(recorded)},
+        )
+        return
+    content: dict[str, Any] = {
+        entry: {key: value.detach().cpu() for key, value in state.items()} for entry, state in states.items()
+    }
+    if recorded is not None:
+        content.update(network=recorded, basicsr_plugins=__version__)
+    save(content, path)
+
+
+def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Optional[dict[str, str]] = None) -> None:
+    """Write a state dict as ``.safetensors``, completely or not at all.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+        DependencyError: The package safetensors is missing.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise DependencyError(f"{path}: pip install safetensors to write this format.") from error
+    metadata = {"format": "pt", "basicsr_plugins": __version__, **(metadata or {})}
+    with atomic_path(path) as temporary:
+        try:
+            # safetensors refuses tensors that share memory, which tied weights do
+            save_file(own_memory(state), temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def own_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the CPU, each contiguous in memory of its own: saving a view would save its whole base."""
+    return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+
+
+def _is_safetensors(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".safetensors"
+
+
+def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata."""
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise DependencyError(f"{path}: pip install safetensors to read this format.") from error
+    try:
+        with safe_open(Path(path).expanduser(), framework="pt") as file:
+            names = file.keys()  # the file object cannot be iterated
+            return {key: file.get_tensor(key) for key in names}, file.metadata() or {}
+    except Exception as error:  # the package raises types of its own
+        raise CheckpointError(
+            f"{path}: cannot be read as safetensors ({error}). It is truncated or another kind of file."
+        ) from error
+
+
+def _plain(network_opt: Optional[Mapping[str, Any]]) -> Optional[dict[str, Any]]:
+    """Return options as plain dictionaries, lists and values, which every torch loads with ``weights_only=True``."""
+    if network_opt is None:
+        return None
+    try:
+        return json.loads(json.dumps(dict(network_opt)))
+    except (TypeError, ValueError) as error:  # never lose weights for the sake of their label
+        _logger.warning("The network's options are no plain values (%s) and are not recorded with its weights.", error)
+        return None
 
 
 def _plain_numbers() -> contextlib.AbstractContextManager[Any]:
@@ -107,53 +228,9 @@ def _plain_numbers() -> contextlib.AbstractContextManager[Any]:
     return safe_globals(allowed)
 
 
-def read_weights(path: str | Path, key: str | None = "params") -> dict[str, Tensor]:
-    """Read the state dict in a checkpoint file; see ``read_checkpoint`` and ``pick_weights``."""
-    return pick_weights(read_checkpoint(path), path, key)
-
-
-def read(path: Union[str, Path], entry: Optional[str] = None) -> dict[str, torch.Tensor]:
-    """Return the bare state dict in a ``.safetensors``, ``.pth``, ``.pt``, ``.ckpt`` or ``.pk`` file, on the CPU.
-
-    Args:
-        path: The file.
-        entry: Which entry of a container to take (``params``, ``state_dict`` ...); the usual ones are tried if
-            left out, ``params_ema`` first.
-
-    Raises:
-        CheckpointError: No such file, not a checkpoint, or one that holds objects other than tensors and plain numbers.
-        DependencyError: The package safetensors is missing.
-    """
-    return unwrap(read_checkpoint(path), entry, str(path))
-
-
-def write(
-    path: Union[str, Path], state_dict: Mapping[str, torch.Tensor], network_opt: Optional[Mapping[str, Any]] = None
-) -> None:
-    """Write weights as ``.safetensors``, or as BasicSR does (``{"params": ...}``) for any other suffix; atomically.
-
-    Args:
-        path: The file; an old one is replaced only when the new one is complete.
-        state_dict: The weights.
-        network_opt: What builds the network; kept as JSON in the metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: The file cannot be written.
-        DependencyError: The package safetensors is missing.
-    """
-    if Path(path).suffix != ".safetensors":
-        save({"params": own_memory(state_dict)}, path)
-        return
-    metadata = {"format": "pt"}
-    if network_opt is not None:
-        metadata["network_g"] = json.dumps(dict(network_opt))
-    write_safetensors(state_dict, path, metadata)
-
-
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f"The folder {path.parent} does not exist either."
-    names = sorted(
-        f.name for f in path.parent.iterdir() if f.suffix in (".pth", ".pt", ".safetensors", ".state", ".ckpt")
-    )
-    return f"{path.parent} holds: {', '.join(names[:5]) or 'no checkpoints'}."
+    names = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in SUFFIXES)
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{path.parent} holds: {shown or 'no checkpoints'}."

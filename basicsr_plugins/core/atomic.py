@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from basicsr_plugins.core.errors import CheckpointError
+from basicsr_plugins.core.errors import CheckpointError, PluginError
 
 __all__ = ["atomic_path", "remove_leftovers"]
 
@@ -19,7 +19,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it is flushed to disk and renamed to ``path``.
 
     Raises:
-        CheckpointError: The folder cannot be written. Whatever stood at ``path`` before is still there.
+        CheckpointError: The folder cannot be written or the disk is full. Whatever stood at ``path`` is still there.
     """
     path = Path(path)
     # the process number keeps two runs apart; the ending keeps it out of every search for *.state and *.pth
@@ -31,7 +31,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _flush_folder(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: what torch.save makes of a full disk
+        if isinstance(error, PluginError):
+            raise
         raise CheckpointError(
             f"{path} cannot be written: {error}. The file that stood there before is kept."
         ) from error

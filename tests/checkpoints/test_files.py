@@ -139,7 +139,7 @@ STATE = {"weight": torch.ones(2)}
     ],
 )
 def test_where_weights_may_lie(content, key):
-    picked = checkpoints.pick_weights(content, "file", key)
+    picked = checkpoints.find_weights(content, key, "file")
     assert list(picked) == ["weight"]
     assert torch.equal(picked["weight"], torch.ones(2))
 
@@ -147,7 +147,7 @@ def test_where_weights_may_lie(content, key):
 @pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], {}, {"params": {"weight": "text"}}])
 def test_no_weights(content):
     with pytest.raises(CheckpointError, match="holds no state dict"):
-        checkpoints.pick_weights(content, "file")
+        checkpoints.find_weights(content, "params", "file")
 
 
 def test_weights_of_another_network_are_counted_not_poured_out():

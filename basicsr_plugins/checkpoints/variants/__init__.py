@@ -6,12 +6,12 @@ constructor arguments that the weights show, and what may be dropped or filled i
 
 from __future__ import annotations
 
-from basicsr_plugins.checkpoints.variants.common import Variant, guess, shapes_of
+from basicsr_plugins.checkpoints.variants.common import Shapes, Variant, guess, shapes_of
 from basicsr_plugins.checkpoints.variants.convnets import CLASSIFIER, FFANET, NAFNET, NAFNET_LOCAL
 from basicsr_plugins.checkpoints.variants.swin import DCPT_SWINIR, SWINIR
 from basicsr_plugins.checkpoints.variants.transformers import DEHAZEFORMER, IDT, PROMPTIR, RESTORMER
 
-__all__ = ["VARIANTS", "Variant", "guess", "shapes_of"]
+__all__ = ["VARIANTS", "Shapes", "Variant", "guess", "shapes_of"]
 
 # PromptIR has all of Restormer's marks, NAFNetLocal all of NAFNet's and SwinIR all of DCPTSwinIR's: the order decides
 VARIANTS: dict[str, Variant] = {
