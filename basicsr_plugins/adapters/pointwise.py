@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["ChannelLinear", "convolutions_to_linear", "linear_to_convolutions"]
+__all__ = ["ChannelLinear", "convolutions_to_linear", "linear_to_convolutions", "replace_layer"]
 
 
 class ChannelLinear(nn.Module):
@@ -15,7 +15,7 @@ class ChannelLinear(nn.Module):
         super().__init__()
         self.linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
         self.linear.weight = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=conv.weight.requires_grad)
-        if conv.bias is not None:
+        if isinstance(conv.bias, nn.Parameter):
             self.linear.bias = conv.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ def convolutions_to_linear(net: nn.Module, names: list[str]) -> list[str]:
     for name in names:
         layer = net.get_submodule(name)
         if isinstance(layer, nn.Conv2d):
-            _replace(net, name, ChannelLinear(layer))
+            replace_layer(net, name, ChannelLinear(layer).train(net.training))
             name = f"{name}.linear"
         linear.append(name)
     return linear
@@ -49,9 +49,10 @@ def linear_to_convolutions(net: nn.Module) -> None:
     """Undo ``convolutions_to_linear`` in place."""
     for name, module in list(net.named_modules()):
         if isinstance(module, ChannelLinear):
-            _replace(net, name, module.convolution())
+            replace_layer(net, name, module.convolution().train(net.training))
 
 
-def _replace(net: nn.Module, name: str, layer: nn.Module) -> None:
+def replace_layer(net: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put ``layer`` at the place of that name."""
     parent, _, child = name.rpartition(".")
-    setattr(net.get_submodule(parent), child, layer.train(net.training))
+    setattr(net.get_submodule(parent), child, layer)

@@ -165,17 +165,13 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: O
         DependencyError: The package safetensors is missing.
     """
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
         raise DependencyError(f"{path}: pip install safetensors to write this format.") from error
     metadata = {"format": "pt", "basicsr_plugins": __version__, **(metadata or {})}
     with atomic_path(path) as temporary:
-        try:
-            # safetensors refuses tensors that share memory, which tied weights do
-            save_file(own_memory(state), temporary, metadata)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        # safetensors refuses tensors that share memory, which tied weights do
+        save_file(own_memory(state), temporary, metadata)
 
 
 def own_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

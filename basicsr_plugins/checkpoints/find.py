@@ -34,7 +34,7 @@ def find_weights(
     Raises:
         CheckpointError: There are no tensors, or other things among them.
     """
-    usual = ENTRIES
+    usual: tuple[str, ...] = ENTRIES
     if entry in ("params", "params_ema"):
         usual = (entry, "params", "params_ema", *ENTRIES)
     elif entry is not None:

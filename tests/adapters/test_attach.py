@@ -17,7 +17,7 @@ from basicsr_plugins.adapters import (
     load_adapter,
     read_folder,
 )
-from basicsr_plugins.adapters.attach import methods
+from basicsr_plugins.adapters.peft_options import methods
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 
 peft = pytest.importorskip("peft")
@@ -53,11 +53,11 @@ def test_a_fresh_adapter_is_the_base_and_only_it_trains(net, x):
 
 
 def test_trying_a_method_on_convolutions_draws_nothing():
-    from basicsr_plugins.adapters.attach import _configs, _takes_convolutions
+    from basicsr_plugins.adapters.peft_options import _configs, takes_convolutions
 
     before = torch.get_rng_state()
-    assert _takes_convolutions(_configs()["LORA"], {"r": 2})
-    assert not _takes_convolutions(_configs()["VERA"], {"r": 2})
+    assert takes_convolutions(_configs()["LORA"], {"r": 2})
+    assert not takes_convolutions(_configs()["VERA"], {"r": 2})
     assert torch.equal(torch.get_rng_state(), before)
 
 
