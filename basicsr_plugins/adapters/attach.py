@@ -14,7 +14,7 @@ from torch import nn
 from basicsr_plugins import __version__
 from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder, read_folder, write_folder
-from basicsr_plugins.adapters.peft_options import Quiet, import_peft, parse_peft_options, takes_convolutions
+from basicsr_plugins.adapters.peft_options import import_peft, parse_peft_options, quiet, takes_convolutions
 from basicsr_plugins.adapters.pointwise import convolutions_to_linear, linear_to_convolutions
 from basicsr_plugins.adapters.targets import is_plain, select_targets
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
@@ -64,7 +64,7 @@ def attach_adapter(
             )
     injected = convolutions_to_linear(net, names) if as_linear else names
     try:
-        with Quiet():
+        with quiet():
             config = config_type(**given, target_modules=_exactly(injected, net))
             wrapped = peft.get_peft_model(net, config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
@@ -80,7 +80,7 @@ def _check_that_biases_are_saved(peft: Any, wrapped: nn.Module) -> None:
     trained = [n for n, p in wrapped.named_parameters() if p.requires_grad and n.endswith(".base_layer.bias")]
     if not trained:  # the usual adapter: nothing to ask PEFT for
         return
-    with Quiet():
+    with quiet():
         saved = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     if any(name not in saved for name in trained):
         raise DependencyError(
@@ -117,7 +117,7 @@ def load_adapter(
         stored = {key.rsplit(".linear.", 1)[0] for key in folder.tensors() if ".linear." in key}
         convolutions_to_linear(net, sorted(layers & stored))
     try:
-        with Quiet():
+        with quiet():
             wrapped = peft.PeftModel.from_pretrained(net, str(folder.path), is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(
@@ -182,7 +182,7 @@ class AttachedAdapter:
             state = {**self.wrapped.state_dict(), **{f"{prefix}{k}": v for k, v in weights.state_dict().items()}}
 
         def write(folder: Path) -> None:
-            with Quiet():
+            with quiet():
                 self.wrapped.save_pretrained(str(folder), state_dict=state)
 
         write_folder(path, write, provenance)
@@ -190,7 +190,7 @@ class AttachedAdapter:
     def merge(self) -> nn.Module:
         """Fold the adapter into the weights, in place, and return the plain network with its own key names again."""
         try:
-            with Quiet(), torch.no_grad():
+            with quiet(), torch.no_grad():
                 net = self.wrapped.merge_and_unload(safe_merge=True)
         except (ValueError, NotImplementedError) as error:
             raise CheckpointError(f"PEFT cannot merge this adapter: {error}") from error

@@ -15,7 +15,7 @@ import torch
 
 from basicsr_plugins.checkpoints import read_checkpoint
 from basicsr_plugins.core.atomic import writing_to
-from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
+from basicsr_plugins.core.errors import CheckpointError, OptionError
 
 __all__ = ["CONFIG", "PROVENANCE", "WEIGHTS", "AdapterFolder", "find_adapters", "read_folder", "write_folder"]
 
@@ -123,17 +123,6 @@ def find_adapters(where: Union[str, os.PathLike, Mapping[str, str]]) -> dict[str
             )
         found[folder.name] = folder
     return found
-
-
-def choose(folders: Mapping[str, AdapterFolder], name: str, where: str) -> AdapterFolder:
-    """Return the adapter of that name, or say which there are.
-
-    Raises:
-        OptionError: There is none.
-    """
-    if name not in folders:
-        raise OptionError(f"{where}: {one_of(name, folders, 'adapter')}")
-    return folders[name]
 
 
 def write_folder(path: Union[str, os.PathLike], write: Callable[[Path], None], provenance: Mapping[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from basicsr_plugins.core.errors import DependencyError, OptionError, one_of
 
-__all__ = ["Quiet", "import_peft", "methods", "parse_peft_options", "takes_convolutions"]
+__all__ = ["import_peft", "methods", "parse_peft_options", "quiet", "takes_convolutions"]
 
 #: PEFT methods that a restoration network or a blend cannot use, tried with PEFT 0.21.
 UNFIT = {
@@ -82,7 +83,7 @@ def _configs() -> dict[str, Any]:
 def takes_convolutions(config_type: Any, given: Mapping[str, Any]) -> bool:
     """Try the method on one small convolution: PEFT has no list of what each method can adapt."""
     try:
-        with Quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             probe = nn.Sequential(nn.Conv2d(64, 64, 1))
             import_peft().get_peft_model(probe, config_type(**given, target_modules=["0"]))
     except (ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError):
@@ -90,9 +91,9 @@ def takes_convolutions(config_type: Any, given: Mapping[str, Any]) -> bool:
     return True
 
 
-class Quiet(warnings.catch_warnings):
-    """PEFT warns about things that hold for language models only (no ``config``, no embedding)."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide PEFT's warnings about what holds for language models only (no ``config``, no embedding)."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield

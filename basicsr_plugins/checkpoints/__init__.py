@@ -7,17 +7,19 @@ from basicsr_plugins.checkpoints.files import (
     read,
     read_checkpoint,
     read_weights,
+    recorded_network,
     save,
     write,
     write_network_file,
     write_safetensors,
 )
-from basicsr_plugins.checkpoints.find import find_weights
+from basicsr_plugins.checkpoints.find import WRAPPERS, find_weights
 from basicsr_plugins.checkpoints.fit import load_into, load_state
 from basicsr_plugins.checkpoints.load import load
 
 __all__ = [
     "SOURCES",
+    "WRAPPERS",
     "convert",
     "find_weights",
     "is_complete",
@@ -29,6 +31,7 @@ __all__ = [
     "read_checkpoint",
     "read_weights",
     "recognise",
+    "recorded_network",
     "save",
     "write",
     "write_network_file",

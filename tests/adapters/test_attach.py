@@ -17,6 +17,7 @@ from basicsr_plugins.adapters import (
     load_adapter,
     read_folder,
 )
+from basicsr_plugins.adapters.folder import write_folder
 from basicsr_plugins.adapters.peft_options import methods
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 
@@ -277,3 +278,15 @@ def test_peft_loads_only_when_it_is_needed(net, tmp_path):
         "assert 'peft' not in sys.modules and 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_one_message_and_the_old_one_stays(tmp_path):
+    write_folder(tmp_path / "rain", lambda folder: (folder / "old").touch(), {})
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match=r"rain cannot be written: .*No space left"):
+        write_folder(tmp_path / "rain", full, {})
+    assert (tmp_path / "rain" / "old").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["rain"]

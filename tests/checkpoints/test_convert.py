@@ -308,6 +308,15 @@ def test_command_line(tmp_path, capsys):
         run_cli(tmp_path / "in.pth", tmp_path / "out.pth", "--set", "dim")
 
 
+def test_command_line_moves_a_network_that_the_file_names(tmp_path, capsys):
+    network = provided("arch")["ABAIRNet"](preset="tiny")
+    checkpoints.write(tmp_path / "in.pth", network.state_dict(), {"type": "ABAIRNet", "preset": "tiny"})
+    assert run_cli(tmp_path / "in.pth", tmp_path / "out.safetensors") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["network_g"] == {"type": "ABAIRNet", "preset": "tiny"}
+    again = checkpoints.load(tmp_path / "out.safetensors").state_dict()
+    assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
+
+
 def test_reading_needs_no_basicsr():
     code = "import sys; from basicsr_plugins import checkpoints; assert 'basicsr' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

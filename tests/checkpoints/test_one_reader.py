@@ -209,6 +209,16 @@ def test_the_metadata_of_safetensors_is_json(tmp_path):
     assert metadata["basicsr_plugins"] == __version__
 
 
+def test_safetensors_of_others_are_recognised_by_their_keys(tmp_path):
+    from safetensors.torch import save_file
+
+    network, path = tiny(), tmp_path / "theirs.safetensors"
+    for metadata in (None, {"network_g": "no JSON"}, {"network_g": "[1]"}):
+        save_file(network.state_dict(), path, metadata)
+        again = checkpoints.load(path).state_dict()
+        assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
+
+
 def test_load_takes_arguments_and_says_what_is_wrong(tmp_path):
     path = tmp_path / "net.pth"
     checkpoints.write(path, tiny().state_dict(), {"type": "NAFNet", **TINY})
