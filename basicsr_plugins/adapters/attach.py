@@ -15,7 +15,7 @@ from basicsr_plugins import __version__
 from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder, read_folder, write_folder
 from basicsr_plugins.adapters.peft_options import import_peft, parse_peft_options, quiet, takes_convolutions
-from basicsr_plugins.adapters.pointwise import convolutions_to_linear, linear_to_convolutions
+from basicsr_plugins.adapters.pointwise import convolutions_to_linear, is_pointwise, linear_to_convolutions
 from basicsr_plugins.adapters.targets import is_plain, select_targets
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 
@@ -53,14 +53,14 @@ def attach_adapter(
         config_type, given
     )
     if as_linear:
-        large = [name for name in names if not _is_pointwise(net.get_submodule(name))]
+        large = [name for name in names if not is_pointwise(net.get_submodule(name))]
         if large:
             raise OptionError(f"peft_opt.target: {method} adapts linear layers and 1x1 convolutions, not {large[0]}.")
     else:
-        bent = [name for name in names if not is_plain(net.get_submodule(name))]
-        if bent and method != "lora":
+        unusual = [name for name in names if not is_plain(net.get_submodule(name))]
+        if unusual and method != "lora":
             raise OptionError(
-                f"peft_opt.target: {bent[0]} is dilated or not zero-padded, which PEFT's {method} would not repeat."
+                f"peft_opt.target: {unusual[0]} is dilated or not zero-padded, which PEFT's {method} would not repeat."
             )
     injected = convolutions_to_linear(net, names) if as_linear else names
     try:
@@ -113,7 +113,7 @@ def load_adapter(
     folder.check_base(found, where or type(net).__name__)
     as_linear = bool(folder.provenance.get("pointwise_as_linear"))
     if as_linear:
-        layers = {name for name, layer in net.named_modules() if _is_pointwise(layer)}
+        layers = {name for name, layer in net.named_modules() if is_pointwise(layer)}
         stored = {key.rsplit(".linear.", 1)[0] for key in folder.tensors() if ".linear." in key}
         convolutions_to_linear(net, sorted(layers & stored))
     try:
@@ -196,18 +196,6 @@ class AttachedAdapter:
             raise CheckpointError(f"PEFT cannot merge this adapter: {error}") from error
         linear_to_convolutions(net)
         return net
-
-
-def _is_pointwise(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Linear):
-        return True
-    return (
-        isinstance(layer, nn.Conv2d)
-        and set(layer.kernel_size) == {1}
-        and set(layer.stride) == {1}
-        and layer.padding in (0, (0, 0))
-        and layer.groups == 1
-    )
 
 
 def _exactly(names: list[str], net: nn.Module) -> Union[list[str], str]:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from basicsr_plugins.adapters.factors import Factor
+from basicsr_plugins.adapters.pointwise import is_pointwise
 from basicsr_plugins.core.errors import DataError, OptionError, TrainingError
 
 __all__ = ["BlendedLayer", "BlendWeights", "cheaper_form"]
@@ -186,7 +187,7 @@ class BlendedLayer(nn.Module):
         if base.groups == 1 and self._form_for(x.shape[-2] * x.shape[-1] // stride) == "low_rank":
             return self._low_rank_conv(base, x, weights.to(x.dtype)[:, self.owner, None, None], weights)
         weight, bias = self.merged_weight(weights)
-        if _is_pointwise(base):
+        if is_pointwise(base):
             return _pointwise_per_image(x, weight, bias)
         biases = [None] * len(x) if bias is None else bias.expand(len(x), -1)
         return torch.cat([base._conv_forward(x[i : i + 1], weight[i], biases[i]) for i in range(len(x))])
@@ -222,11 +223,6 @@ class BlendedLayer(nn.Module):
         here = here.to(x.dtype)
         y = base(x) + functional.linear(functional.linear(x, self.lora_A) * here[..., self.owner], self.lora_B)
         return y if self.shifts is None else y + here @ self.shifts
-
-
-def _is_pointwise(conv: nn.Conv2d) -> bool:
-    plain = set(conv.kernel_size) == {1} and set(conv.stride) == {1} and conv.groups == 1
-    return plain and conv.padding in ((0, 0), "valid", "same")
 
 
 def _pointwise_per_image(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -1,11 +1,11 @@
-"""1x1 convolutions written as linear layers, for the PEFT methods that know no convolutions (VeRA and others)."""
+"""1x1 convolutions written as linear layers, for the PEFT methods that do not support convolutions (VeRA ...)."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-__all__ = ["ChannelLinear", "convolutions_to_linear", "linear_to_convolutions", "replace_layer"]
+__all__ = ["ChannelLinear", "convolutions_to_linear", "is_pointwise", "linear_to_convolutions", "replace_layer"]
 
 
 class ChannelLinear(nn.Module):
@@ -31,6 +31,17 @@ class ChannelLinear(nn.Module):
         if layer.bias is not None:
             conv.bias = layer.bias
         return conv
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a layer maps the channels of each position by one matrix: linear, or a 1x1 convolution."""
+    if isinstance(layer, nn.Linear):
+        return True
+    return (
+        isinstance(layer, nn.Conv2d)
+        and set((*layer.kernel_size, *layer.stride, layer.groups)) == {1}
+        and layer.padding in ((0, 0), "valid", "same")
+    )
 
 
 def convolutions_to_linear(net: nn.Module, names: list[str]) -> list[str]:

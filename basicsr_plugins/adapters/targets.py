@@ -101,11 +101,11 @@ def _from_preset(net: nn.Module, layers: dict[str, Layer], preset: str) -> list[
         wanted = [name for name in wanted if allowed.fullmatch(name)]
     hidden = _unreachable(net)
     grouped = [name for name in layers if getattr(layers[name], "groups", 1) > 1]
-    bent = [name for name in wanted if not is_plain(layers[name]) and name not in grouped]
-    chosen = [name for name in wanted if name not in {*hidden, *grouped, *bent}]
+    unusual = [name for name in wanted if not is_plain(layers[name]) and name not in grouped]
+    chosen = [name for name in wanted if name not in {*hidden, *grouped, *unusual}]
     for left_out, why in (
         (grouped, "depthwise or grouped convolutions"),
-        (bent, "dilated or not zero-padded convolutions, which PEFT does not repeat"),
+        (unusual, "dilated or not zero-padded convolutions, which PEFT does not repeat"),
         ([name for name in wanted if name in hidden], "layers inside nn.MultiheadAttention"),
     ):
         if left_out:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -53,7 +53,9 @@ def read_checkpoint(path: str | Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint file. {_neighbours(path)}")
     if _is_safetensors(path):
-        return _read_safetensors(path)[0]
+        with _open_safetensors(path) as file:
+            names = file.keys()  # the file object itself cannot be iterated
+            return {name: file.get_tensor(name) for name in names}
     try:
         with _plain_numbers():
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -96,8 +98,10 @@ def recorded_network(path: str | Path, content: Any) -> Optional[dict[str, Any]]
         content: What ``read_checkpoint`` returned for it.
     """
     if _is_safetensors(path):
+        with _open_safetensors(path) as file:
+            text = (file.metadata() or {}).get("network_g", "null")
         try:
-            recorded = json.loads(_read_safetensors(path)[1].get("network_g", "null"))
+            recorded = json.loads(text)
         except ValueError:
             return None
     else:
@@ -183,16 +187,15 @@ def _is_safetensors(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".safetensors"
 
 
-def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata."""
+@contextlib.contextmanager
+def _open_safetensors(path: str | Path) -> Iterator[Any]:
     try:
         from safetensors import safe_open
     except ImportError as error:
         raise DependencyError(f"{path}: pip install safetensors to read this format.") from error
     try:
         with safe_open(Path(path).expanduser(), framework="pt") as file:
-            names = file.keys()  # the file object cannot be iterated
-            return {key: file.get_tensor(key) for key in names}, file.metadata() or {}
+            yield file
     except Exception as error:  # the package raises types of its own
         raise CheckpointError(
             f"{path}: cannot be read as safetensors ({error}). It is truncated or another kind of file."

@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="rename a published checkpoint's keys, or move weights between .pth and .safetensors",
-        description="Read a checkpoint (nothing in it is run), take the network that it records or recognise its variant, "
+        description="Read a checkpoint (nothing in it is run), take the network it records or recognise its variant, "
         "write it with the key names of our networks, and print the network_g to paste into an option file.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,7 +1,7 @@
 """What a state dict says about its network: one function per network that reads the arguments from keys and shapes.
 
-``VARIANTS`` maps our network names to a ``Variant``: keys that give the network away, renaming of DCPT's keys, the
-constructor arguments that the weights show, and what may be dropped or filled in.
+``VARIANTS`` maps our network names to a ``Variant``: the keys by which it is recognised, the renaming of DCPT's keys,
+the constructor arguments that the weights show, and what may be dropped or filled in.
 """
 
 from __future__ import annotations

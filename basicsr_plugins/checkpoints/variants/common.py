@@ -25,7 +25,7 @@ class Variant:
 
     Attributes:
         name: The ``type`` of the network in an option file.
-        marks: Regular expressions; a state dict in which each matches some key is this network's.
+        marks: Regular expressions; a state dict in which each of them matches some key is of this network.
         read: Returns the constructor arguments that the (renamed) shapes show. KeyError: it is another network.
         dcpt_marks: The same for DCPT's key names, where they differ.
         rename_dcpt: Returns the key that our network has for DCPT's key.
