@@ -39,7 +39,7 @@ def is_pointwise(layer: nn.Module) -> bool:
         return True
     return (
         isinstance(layer, nn.Conv2d)
-        and set((*layer.kernel_size, *layer.stride, layer.groups)) == {1}
+        and {*layer.kernel_size, *layer.stride, layer.groups} == {1}
         and layer.padding in ((0, 0), "valid", "same")
     )
 

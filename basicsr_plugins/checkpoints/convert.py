@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from basicsr_plugins import stock
 from basicsr_plugins.checkpoints.find import find_weights
@@ -22,7 +23,7 @@ from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.core.options import check_call
 from basicsr_plugins.core.registration import provided
 
-__all__ = ["SOURCES", "constructor_of", "convert", "recognise"]
+__all__ = ["SOURCES", "build_and_convert", "constructor_of", "convert", "recognise"]
 
 #: Whose key names a file has: the networks' own repositories (ours are the same), or DCPT.
 SOURCES = ("official", "dcpt")
@@ -52,6 +53,13 @@ def convert(
         CheckpointError: The weights are of another network, another variant, or incomplete.
         OptionError: ``source``, ``network`` or an argument is unknown.
     """
+    return build_and_convert(state_dict, source, network, **network_kwargs)[1:]
+
+
+def build_and_convert(
+    state_dict: Mapping[str, Any], source: str, network: str, **network_kwargs: Any
+) -> tuple[nn.Module, dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the network, still with its initial values, and what ``convert`` returns."""
     if source not in SOURCES:
         raise OptionError(f"source: {one_of(source, SOURCES, 'source')}")
     if network not in VARIANTS:
@@ -67,8 +75,7 @@ def convert(
     arguments = _arguments(variant, weights, source, network_kwargs)
     constructor = constructor_of(variant.name)
     built = constructor(**check_call(constructor, arguments, "network_g"))
-    weights = fitted(built, weights, variant)
-    return {"type": variant.name, **_not_default(constructor, arguments)}, weights
+    return built, {"type": variant.name, **_not_default(constructor, arguments)}, fitted(built, weights, variant)
 
 
 def _arguments(

@@ -105,7 +105,8 @@ def recorded_network(path: str | Path, content: Any) -> Optional[dict[str, Any]]
         except ValueError:
             return None
     else:
-        recorded = content.get("network") if isinstance(content, Mapping) else None
+        ours = isinstance(content, Mapping) and "basicsr_plugins" in content  # others have a "network" of their own
+        recorded = content["network"] if ours and "network" in content else None
     return dict(recorded) if isinstance(recorded, Mapping) and isinstance(recorded.get("type"), str) else None
 
 

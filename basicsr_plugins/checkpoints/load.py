@@ -8,7 +8,7 @@ from typing import Any, Optional, Union, overload
 
 from torch import nn
 
-from basicsr_plugins.checkpoints.convert import constructor_of, convert, recognise
+from basicsr_plugins.checkpoints.convert import build_and_convert, constructor_of, recognise
 from basicsr_plugins.checkpoints.files import read_checkpoint, recorded_network
 from basicsr_plugins.checkpoints.find import find_weights
 from basicsr_plugins.checkpoints.fit import load_into
@@ -50,22 +50,25 @@ def load(
     content = read_checkpoint(source)
     weights = find_weights(content, entry, source)
     network_opt = recorded_network(source, content)
-    if network_opt is None:
-        key_names, name = recognise(weights)
-        if not name:
-            raise CheckpointError(
-                f"{source}: the keys ({', '.join(list(weights)[:3])} ...) are of no network known here. Build the "
-                "network and fill it: load_into(network, read(path))."
-            )
-        network_opt, weights = convert(weights, key_names, name, **network_kwargs)
-    else:
-        network_opt.update(network_kwargs)
-    name = network_opt.pop("type")
+    if network_opt is not None:
+        return load_into(_build(source, network_opt, network_kwargs), weights).eval()
+    key_names, name = recognise(weights)
+    if not name:
+        raise CheckpointError(
+            f"{source}: the keys ({', '.join(list(weights)[:3])} ...) are of no network known here. Build the network "
+            "and fill it: load_into(network, read(path))."
+        )
+    network, _, converted = build_and_convert(weights, key_names, name, **network_kwargs)
+    network.load_state_dict(converted)
+    return network.eval()
+
+
+def _build(path: Union[str, Path], network_opt: dict[str, Any], network_kwargs: dict[str, Any]) -> nn.Module:
+    arguments = {**network_opt, **network_kwargs}
     try:
-        constructor = constructor_of(name)
-        network = constructor(**check_call(constructor, network_opt, "network_g"))
-    except (OptionError, TypeError) as error:
+        constructor = constructor_of(arguments.pop("type"))
+        return constructor(**check_call(constructor, arguments, "network_g"))
+    except (ValueError, TypeError) as error:
         if network_kwargs and isinstance(error, OptionError):
             raise
-        raise CheckpointError(f"{source}: the network that it says it holds cannot be built: {error}") from error
-    return load_into(network, weights).eval()
+        raise CheckpointError(f"{path}: the network that it says it holds cannot be built: {error}") from error

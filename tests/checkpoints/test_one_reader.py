@@ -23,7 +23,7 @@ CONTAINERS = {
     "params beside a tensor": lambda state: {"params": state, "iter": torch.tensor(7)},
     "an empty params": lambda state: {"params": {}, "params_ema": state},
     "state_dict": lambda state: {"state_dict": state, "epoch": 3, "optimizer_states": [{}]},
-    "model_state_dict": lambda state: {"model_state_dict": state, "network": {"a": 1}},
+    "model_state_dict": lambda state: {"model_state_dict": state, "network": {"type": "Theirs"}},
     "model": lambda state: {"model": state, "step": 7, "psnrs": [1.0]},
     "net": lambda state: {"net": state},
     "net_g": lambda state: {"net_g": state, "net_d": NOISE},
