@@ -94,7 +94,7 @@ def validation_set(images: Path) -> dict[str, Any]:
 
 def write_base(path: Path) -> Path:
     """Write weights of ``NETWORK``, for recipes that start from some."""
-    from basicsr_plugins.checkpoints.io import save
+    from basicsr_plugins.checkpoints import save
     from basicsr_plugins.core import registration
     from basicsr_plugins.core.random_state import preserved_random_state
     from basicsr_plugins.launch.register import register_all

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
@@ -16,31 +14,12 @@ from torch import nn
 from basicsr_plugins import __version__
 from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder, read_folder, write_folder
-from basicsr_plugins.adapters.pointwise import convolutions_to_linear, linear_to_convolutions
+from basicsr_plugins.adapters.peft_options import import_peft, parse_peft_options, quiet, takes_convolutions
+from basicsr_plugins.adapters.pointwise import convolutions_to_linear, is_pointwise, linear_to_convolutions
 from basicsr_plugins.adapters.targets import is_plain, select_targets
-from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError, one_of
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 
-__all__ = ["AttachedAdapter", "attach_adapter", "check_peft_options", "load_adapter", "methods"]
-
-#: PEFT methods that a restoration network or a blend cannot use, tried with PEFT 0.21.
-UNFIT = {
-    "adaption_prompt": "it works on language models only",
-    "beft": "PEFT cannot merge it, so it cannot be blended",
-    "gralora": "it works on token sequences only",
-    "lily": "PEFT cannot merge it, so it cannot be blended",
-    "poly": "it wants the task with every forward pass",
-    "shadow": "it works on language models only",
-    "tinylora": "PEFT cannot put it on layers of different sizes",
-    "trainable_tokens": "it works on embeddings only",
-    "unilora": "PEFT does not restore it exactly from its folder",
-}
-#: What an empty ``peft_opt`` means. Rank 4 is the paper's best (table 6b); alpha and the layers are ours.
-LORA = {"type": "lora", "target": "auto", "r": 4}
-
-
-def methods() -> list[str]:
-    """Return the PEFT methods that adapt layers of any network: ``lora``, ``vera``, ``loha`` and so on."""
-    return sorted(kind.lower() for kind in _configs() if kind.lower() not in UNFIT)
+__all__ = ["AttachedAdapter", "attach_adapter", "check_peft_options", "load_adapter"]
 
 
 def attach_adapter(
@@ -59,32 +38,33 @@ def attach_adapter(
         DependencyError: PEFT is not installed, or would train biases without saving them.
         OptionError: An unknown method or field, a value PEFT refuses, or layers that cannot be adapted.
 
-    Example:
-        >>> adapter = attach_adapter(net, {"r": 8, "target": "attention"})  # doctest: +SKIP
-        >>> adapter.save("adapters/rain", name="rain")  # doctest: +SKIP
+    Example::
+
+        adapter = attach_adapter(net, {"r": 8, "target": "attention"})
+        adapter.save("adapters/rain", name="rain")
     """
     if any(".base_layer." in name for name in net.state_dict()):
         raise OptionError("This network already carries an adapter; start from the base network.")
-    peft = _peft()
+    peft = import_peft()
     base = {"fingerprint": fingerprint(net), "network": network or type(net).__name__, "path": str(path or "")}
-    method, config_type, target, given = _parse(peft_opt or {})
+    method, config_type, target, given = parse_peft_options(peft_opt or {})
     names = select_targets(net, target)
-    as_linear = any(isinstance(net.get_submodule(name), nn.Conv2d) for name in names) and not _takes_convolutions(
+    as_linear = any(isinstance(net.get_submodule(name), nn.Conv2d) for name in names) and not takes_convolutions(
         config_type, given
     )
     if as_linear:
-        large = [name for name in names if not _is_pointwise(net.get_submodule(name))]
+        large = [name for name in names if not is_pointwise(net.get_submodule(name))]
         if large:
             raise OptionError(f"peft_opt.target: {method} adapts linear layers and 1x1 convolutions, not {large[0]}.")
     else:
-        bent = [name for name in names if not is_plain(net.get_submodule(name))]
-        if bent and method != "lora":
+        unusual = [name for name in names if not is_plain(net.get_submodule(name))]
+        if unusual and method != "lora":
             raise OptionError(
-                f"peft_opt.target: {bent[0]} is dilated or not zero-padded, which PEFT's {method} would not repeat."
+                f"peft_opt.target: {unusual[0]} is dilated or not zero-padded, which PEFT's {method} would not repeat."
             )
     injected = convolutions_to_linear(net, names) if as_linear else names
     try:
-        with _Quiet():
+        with quiet():
             config = config_type(**given, target_modules=_exactly(injected, net))
             wrapped = peft.get_peft_model(net, config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
@@ -100,7 +80,7 @@ def _check_that_biases_are_saved(peft: Any, wrapped: nn.Module) -> None:
     trained = [n for n, p in wrapped.named_parameters() if p.requires_grad and n.endswith(".base_layer.bias")]
     if not trained:  # the usual adapter: nothing to ask PEFT for
         return
-    with _Quiet():
+    with quiet():
         saved = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     if any(name not in saved for name in trained):
         raise DependencyError(
@@ -115,30 +95,7 @@ def check_peft_options(net: nn.Module, peft_opt: Mapping[str, Any]) -> None:
     Raises:
         OptionError: What ``attach_adapter`` would raise for the method, its fields and the layers.
     """
-    select_targets(net, _parse(peft_opt)[2])
-
-
-def _parse(peft_opt: Mapping[str, Any]) -> tuple[str, Any, Any, dict[str, Any]]:
-    """Return the method, its PEFT config class, the target layers and the fields of the config."""
-    given = {**LORA, **peft_opt} if peft_opt.get("type", "lora") == "lora" else dict(peft_opt)
-    method = str(given.pop("type"))
-    target = given.pop("target", "auto")
-    config_type = _configs().get(method.upper())
-    if method in UNFIT:
-        raise OptionError(
-            f"peft_opt.type: {method} is of no use here: {UNFIT[method]}. Allowed: {', '.join(methods())}."
-        )
-    if config_type is None:
-        raise OptionError(f"peft_opt.type: {one_of(method, methods(), 'PEFT method')}")
-    if "target_modules" in given:
-        raise OptionError("peft_opt.target_modules: the layers are chosen by 'target' (a preset, names or a pattern).")
-    fields = {field.name for field in dataclasses.fields(config_type) if field.init}
-    for key in given:
-        if key not in fields:
-            raise OptionError(f"peft_opt.{key}: {one_of(key, ['type', 'target', *sorted(fields)], 'option')}")
-    if method == "lora":
-        given.setdefault("lora_alpha", given["r"])
-    return method, config_type, target, given
+    select_targets(net, parse_peft_options(peft_opt)[2])
 
 
 def load_adapter(
@@ -151,16 +108,16 @@ def load_adapter(
         DependencyError: PEFT is not installed.
     """
     folder = folder if isinstance(folder, AdapterFolder) else read_folder(folder)
-    peft = _peft()
+    peft = import_peft()
     found = fingerprint(net)
     folder.check_base(found, where or type(net).__name__)
     as_linear = bool(folder.provenance.get("pointwise_as_linear"))
     if as_linear:
-        layers = {name for name, layer in net.named_modules() if _is_pointwise(layer)}
+        layers = {name for name, layer in net.named_modules() if is_pointwise(layer)}
         stored = {key.rsplit(".linear.", 1)[0] for key in folder.tensors() if ".linear." in key}
         convolutions_to_linear(net, sorted(layers & stored))
     try:
-        with _Quiet():
+        with quiet():
             wrapped = peft.PeftModel.from_pretrained(net, str(folder.path), is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(
@@ -195,7 +152,8 @@ class AttachedAdapter:
             base = getattr(module, "base_layer", None)
             if not isinstance(base, nn.Conv2d) or is_plain(base):
                 continue
-            for low in module.lora_A.values():
+            factors: Any = module.lora_A
+            for low in factors.values():
                 low.dilation, low.padding_mode = base.dilation, base.padding_mode
                 low._reversed_padding_repeated_twice = base._reversed_padding_repeated_twice
 
@@ -224,7 +182,7 @@ class AttachedAdapter:
             state = {**self.wrapped.state_dict(), **{f"{prefix}{k}": v for k, v in weights.state_dict().items()}}
 
         def write(folder: Path) -> None:
-            with _Quiet():
+            with quiet():
                 self.wrapped.save_pretrained(str(folder), state_dict=state)
 
         write_folder(path, write, provenance)
@@ -232,56 +190,12 @@ class AttachedAdapter:
     def merge(self) -> nn.Module:
         """Fold the adapter into the weights, in place, and return the plain network with its own key names again."""
         try:
-            with _Quiet(), torch.no_grad():
+            with quiet(), torch.no_grad():
                 net = self.wrapped.merge_and_unload(safe_merge=True)
         except (ValueError, NotImplementedError) as error:
             raise CheckpointError(f"PEFT cannot merge this adapter: {error}") from error
         linear_to_convolutions(net)
         return net
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise DependencyError(
-            "Adapters need PEFT: pip install 'basicsr-plugins[peft]' (or pip install peft)."
-        ) from error
-    return peft
-
-
-def _configs() -> dict[str, Any]:
-    _peft()
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-
-    return {
-        str(getattr(kind, "value", kind)): config
-        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
-        if kind in PEFT_TYPE_TO_TUNER_MAPPING and "target_modules" in {f.name for f in dataclasses.fields(config)}
-    }
-
-
-def _takes_convolutions(config_type: Any, given: Mapping[str, Any]) -> bool:
-    """Try the method on one small convolution: PEFT has no list of what each method can adapt."""
-    try:
-        with _Quiet(), torch.random.fork_rng(devices=[]):
-            probe = nn.Sequential(nn.Conv2d(64, 64, 1))
-            _peft().get_peft_model(probe, config_type(**given, target_modules=["0"]))
-    except (ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError):
-        return False
-    return True
-
-
-def _is_pointwise(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Linear):
-        return True
-    return (
-        isinstance(layer, nn.Conv2d)
-        and set(layer.kernel_size) == {1}
-        and set(layer.stride) == {1}
-        and layer.padding in (0, (0, 0))
-        and layer.groups == 1
-    )
 
 
 def _exactly(names: list[str], net: nn.Module) -> Union[list[str], str]:
@@ -291,11 +205,3 @@ def _exactly(names: list[str], net: nn.Module) -> Union[list[str], str]:
     if any(other not in wanted and other.endswith(f".{name}") for name in names for other in every):
         return "|".join(re.escape(name) for name in names)
     return list(names)
-
-
-class _Quiet(warnings.catch_warnings):
-    """PEFT warns about things that hold for language models only (no ``config``, no embedding)."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""An adapter as a low-rank change of each layer's weight: dW = up @ down, whatever PEFT method it was trained with."""
+"""An adapter as a low-rank change of each layer's weight: dW = B @ A, whatever PEFT method it was trained with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from basicsr_plugins.adapters.attach import load_adapter
 from basicsr_plugins.adapters.folder import AdapterFolder
 from basicsr_plugins.core.errors import CheckpointError
 
@@ -34,19 +35,19 @@ class Factor(NamedTuple):
     """One adapter's change of one layer.
 
     Args:
-        down: (r, in, ...) in the shape of the layer's weight beyond its first dimension.
-        up: (o, r), with the adapter's scale in it.
+        lora_A: (r, in, ...) in the shape of the layer's weight beyond its first dimension.
+        lora_B: (o, r), with the adapter's scale in it.
         bias: (o), the change of the bias, or None.
     """
 
-    down: torch.Tensor
-    up: torch.Tensor
+    lora_A: torch.Tensor
+    lora_B: torch.Tensor
     bias: torch.Tensor | None = None
 
 
 def weight_change(factor: Factor) -> torch.Tensor:
-    """Return dW = up @ down in the shape of the layer's weight, ``(o, in, ...)``."""
-    return (factor.up @ factor.down.flatten(1)).unflatten(1, factor.down.shape[1:])
+    """Return dW = B @ A in the shape of the layer's weight, ``(o, in, ...)``."""
+    return (factor.lora_B @ factor.lora_A.flatten(1)).unflatten(1, factor.lora_A.shape[1:])
 
 
 def read_factors(folder: AdapterFolder, net: nn.Module) -> dict[str, Factor]:
@@ -74,7 +75,7 @@ def read_factors(folder: AdapterFolder, net: nn.Module) -> dict[str, Factor]:
                 f"adapter {folder.name!r} ({folder.path}) was trained on layer {name}, which {type(net).__name__} does "
                 f"not have{'' if layer is None else ' as a linear or convolution layer'}."
             )
-        expected, given = tuple(layer.weight.shape), (factor.up.shape[0], *factor.down.shape[1:])
+        expected, given = tuple(layer.weight.shape), (factor.lora_B.shape[0], *factor.lora_A.shape[1:])
         if expected != tuple(given):
             raise CheckpointError(
                 f"adapter {folder.name!r} ({folder.path}) was trained on {name} with weights {tuple(given)}, but "
@@ -84,7 +85,7 @@ def read_factors(folder: AdapterFolder, net: nn.Module) -> dict[str, Factor]:
 
 
 def factorise(change: torch.Tensor, tolerance: float = 1e-6) -> Factor:
-    """Return ``up`` and ``down`` whose product is ``change`` to float32 rounding, at the smallest rank that gives it.
+    """Return the ``lora_A`` and ``lora_B`` of the smallest rank whose product is ``change`` to float32 rounding.
 
     Args:
         change: (o, in, ...), the change of a weight.
@@ -92,8 +93,8 @@ def factorise(change: torch.Tensor, tolerance: float = 1e-6) -> Factor:
     """
     left, values, right = torch.linalg.svd(change.flatten(1).double(), full_matrices=False)
     rank = max(1, int((values > tolerance * values[0]).sum()))
-    up, down = left[:, :rank] * values[:rank], right[:rank].unflatten(1, change.shape[1:])
-    return Factor(down.float(), up.float())
+    lora_A = right[:rank].unflatten(1, change.shape[1:])
+    return Factor(lora_A.float(), (left[:, :rank] * values[:rank]).float())
 
 
 def is_plain_lora(folder: AdapterFolder) -> bool:
@@ -112,20 +113,18 @@ def read_lora(folder: AdapterFolder) -> dict[str, Factor]:
         partner = f"{name}.lora_B.weight"
         if kind != "A.weight" or partner not in tensors:
             raise CheckpointError(f"adapter {folder.name!r} ({folder.path}): {key} is not a pair of LoRA factors.")
-        down, up = tensors[key].float(), tensors[partner].float().flatten(1)
-        if up.shape[1] != down.shape[0]:
+        lora_A, lora_B = tensors[key].float(), tensors[partner].float().flatten(1)
+        if lora_B.shape[1] != lora_A.shape[0]:
             raise CheckpointError(
                 f"adapter {folder.name!r} ({folder.path}) adapts the grouped convolution {name}; this cannot be blended"
             )
-        alpha, rank = folder.config["lora_alpha"], down.shape[0]
+        alpha, rank = folder.config["lora_alpha"], lora_A.shape[0]
         scale = alpha / math.sqrt(rank) if folder.config.get("use_rslora") else alpha / rank
-        factors[name] = Factor(down, up * scale)
+        factors[name] = Factor(lora_A, lora_B * scale)
     return factors
 
 
 def _read_through_peft(folder: AdapterFolder, net: nn.Module) -> dict[str, Factor]:
-    from basicsr_plugins.adapters.attach import load_adapter
-
     before = net.state_dict()
     try:  # the difference of two merged weights is only as exact as they are
         merged = load_adapter(_frozen_copy(net).double(), folder).merge().state_dict()

@@ -13,8 +13,9 @@ from typing import Any, Callable, Union
 
 import torch
 
-from basicsr_plugins.checkpoints.io import read_checkpoint
-from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
+from basicsr_plugins.checkpoints import read_checkpoint
+from basicsr_plugins.core.atomic import writing_to
+from basicsr_plugins.core.errors import CheckpointError, OptionError
 
 __all__ = ["CONFIG", "PROVENANCE", "WEIGHTS", "AdapterFolder", "find_adapters", "read_folder", "write_folder"]
 
@@ -124,33 +125,27 @@ def find_adapters(where: Union[str, os.PathLike, Mapping[str, str]]) -> dict[str
     return found
 
 
-def choose(folders: Mapping[str, AdapterFolder], name: str, where: str) -> AdapterFolder:
-    """Return the adapter of that name, or say which there are.
+def write_folder(path: Union[str, os.PathLike], write: Callable[[Path], None], provenance: Mapping[str, Any]) -> None:
+    """Let ``write`` fill a new folder, add our JSON, and put it in place of ``path`` in one step.
 
     Raises:
-        OptionError: There is none.
+        CheckpointError: It cannot be written. Whatever stood at ``path`` is still there.
     """
-    if name not in folders:
-        raise OptionError(f"{where}: {one_of(name, folders, 'adapter')}")
-    return folders[name]
-
-
-def write_folder(path: Union[str, os.PathLike], write: Callable[[Path], None], provenance: Mapping[str, Any]) -> None:
-    """Let ``write`` fill a new folder, add our JSON, and put it in place of ``path`` in one step."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        write(fresh)
-        (fresh / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        fresh.chmod(0o755)  # mkdtemp's own mode hides the folder from everybody else
-        old = fresh.with_name(f"{fresh.name}.old")
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with writing_to(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            write(fresh)
+            (fresh / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            fresh.chmod(0o755)  # mkdtemp's own mode hides the folder from everybody else
+            old = fresh.with_name(f"{fresh.name}.old")
+            if target.exists():
+                target.rename(old)
+            fresh.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _json(path: Path) -> dict[str, Any]:

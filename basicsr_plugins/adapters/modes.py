@@ -88,13 +88,11 @@ def blend_weights(
         shares = _shares(labels, classes, adapters)
     elif probabilities is None:
         raise OptionError(f"mode {mode} needs an estimator.")
-    elif mode == "one_hot":
-        shares = _one_hot(probabilities)
     else:
-        shares = _keep_largest(probabilities, top_k)
-    if mode != "oracle" and threshold > 0:
-        sure = probabilities.amax(dim=1, keepdim=True) >= threshold
-        shares = shares * sure.to(shares.dtype)
+        shares = _one_hot(probabilities) if mode == "one_hot" else _keep_largest(probabilities, top_k)
+        if threshold > 0:
+            sure = probabilities.amax(dim=1, keepdim=True) >= threshold
+            shares = shares * sure.to(shares.dtype)
     order = [classes.index(name) for name in adapters]
     return shares[:, order]
 

@@ -14,7 +14,8 @@ from basicsr_plugins.adapters.factors import Factor, read_factors
 from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder, find_adapters
 from basicsr_plugins.adapters.modes import check_names
-from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.adapters.pointwise import replace_layer
+from basicsr_plugins.core.errors import DataError, OptionError, one_of
 
 __all__ = ["BlendedNetwork"]
 
@@ -26,15 +27,16 @@ class BlendedNetwork(nn.Module):
         net: The base network; it is frozen and its adapted layers are wrapped in place.
         adapters: ``name -> AdapterFolder`` (or a folder of adapter folders), or ``name -> {layer: Factor}``.
         where: What ``net`` is, for messages about adapters of another base.
-        way: ``auto``, ``weights`` or ``stacked``; see ``blend.py``.
+        form: ``auto``, ``merged`` or ``low_rank``; see ``blend.py``.
 
     Raises:
         CheckpointError: An adapter was trained on another base or does not fit.
         OptionError: Two adapters have one name.
 
-    Example:
-        >>> blended = BlendedNetwork(net, "experiments/adapters")  # doctest: +SKIP
-        >>> blended(lq, torch.softmax(estimator(lq), dim=1))  # doctest: +SKIP
+    Example::
+
+        blended = BlendedNetwork(net, "experiments/adapters")
+        blended(lq, torch.softmax(estimator(lq), dim=1))
     """
 
     def __init__(
@@ -42,11 +44,11 @@ class BlendedNetwork(nn.Module):
         net: nn.Module,
         adapters: Union[str, Mapping[str, Union[AdapterFolder, Mapping[str, Factor]]]],
         where: str = "",
-        way: str = "auto",
+        form: str = "auto",
     ) -> None:
         super().__init__()
-        if way not in ("auto", "weights", "stacked"):
-            raise OptionError(f"way: expected auto, weights or stacked, got {way!r}.")
+        if form not in ("auto", "merged", "low_rank"):
+            raise OptionError(f"form: {one_of(form, ('auto', 'merged', 'low_rank'), 'form')}")
         given = adapters if isinstance(adapters, Mapping) else find_adapters(adapters)
         self.names = list(given)
         check_names(self.names)
@@ -54,9 +56,13 @@ class BlendedNetwork(nn.Module):
         self.net, self.blend = net, BlendWeights()
         for parameter in net.parameters():
             parameter.requires_grad_(False)
-        for layer in [name for name, _ in net.named_modules() if any(name in each for each in factors.values())]:
+        for layer, base in list(net.named_modules()):
             here = {name: each[layer] for name, each in factors.items() if layer in each}
-            _replace(net, layer, BlendedLayer(net.get_submodule(layer), here, self.names, self.blend, way))
+            if not here:
+                continue
+            if not isinstance(base, (nn.Linear, nn.Conv2d)):
+                raise OptionError(f"adapters: {layer} is a {type(base).__name__}, no linear layer or convolution.")
+            replace_layer(net, layer, BlendedLayer(base, here, self.names, self.blend, form))
 
     @staticmethod
     def _read(net: nn.Module, given: Mapping, where: str) -> dict[str, Mapping[str, Factor]]:
@@ -94,11 +100,11 @@ class BlendedNetwork(nn.Module):
         plain = copy.deepcopy(self.net)
         for name, layer in list(plain.named_modules()):
             if isinstance(layer, BlendedLayer):
-                weight, bias = layer.merged_weight(weights.to(layer.up.device))
+                weight, bias = layer.merged_weight(weights.to(layer.lora_B.device))
                 layer.base.weight.data = weight[0].detach().clone()
                 if bias is not None:
                     layer.base.bias = nn.Parameter(bias.detach().reshape(-1).clone(), requires_grad=False)
-                _replace(plain, name, layer.base)
+                replace_layer(plain, name, layer.base)
         return plain
 
     def layers(self) -> dict[str, BlendedLayer]:
@@ -115,8 +121,3 @@ class BlendedNetwork(nn.Module):
             raise DataError(
                 f"blending: {weights.shape[0]} weight vectors for a batch of {x.shape[0]}; give one per image."
             )
-
-
-def _replace(net: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(net.get_submodule(parent), child, layer)

@@ -16,15 +16,19 @@ __all__ = ["PRESETS", "is_plain", "select_targets"]
 _logger = logging.getLogger("basicsr")
 
 
-def _pointwise(name: str, layer: nn.Module) -> bool:
+#: What an adapter can sit on.
+Layer = Union[nn.Linear, nn.Conv2d]
+
+
+def _pointwise(name: str, layer: Layer) -> bool:
     return isinstance(layer, nn.Linear) or set(layer.kernel_size) == {1}
 
 
-def _attention(name: str, layer: nn.Module) -> bool:
+def _attention(name: str, layer: Layer) -> bool:
     return _pointwise(name, layer) and "attn" in name
 
 
-def _every(name: str, layer: nn.Module) -> bool:
+def _every(name: str, layer: Layer) -> bool:
     return True
 
 
@@ -59,10 +63,10 @@ def select_targets(net: nn.Module, target: Union[str, Sequence[str]] = "auto") -
         OptionError: Nothing matches, or an expression names a layer that cannot carry an adapter.
 
     Example:
-        >>> select_targets(net, r"decoder_.*attn.qkv")  # doctest: +SKIP
-        ['decoder_level3.0.attn.qkv', ...]
+        >>> select_targets(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 1)))
+        ['2']
     """
-    layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
+    layers = _adaptable(net)
     if not layers:
         raise OptionError(f"peft_opt.target: {type(net).__name__} has no nn.Linear or nn.Conv2d that could be adapted.")
     if isinstance(target, str) and target in PRESETS:
@@ -86,18 +90,22 @@ def select_targets(net: nn.Module, target: Union[str, Sequence[str]] = "auto") -
     return [name for name in layers if name in chosen]
 
 
-def _from_preset(net: nn.Module, layers: dict[str, nn.Module], preset: str) -> list[str]:
+def _adaptable(net: nn.Module) -> dict[str, Layer]:
+    return {name: layer for name, layer in net.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
+
+
+def _from_preset(net: nn.Module, layers: dict[str, Layer], preset: str) -> list[str]:
     wanted = [name for name, layer in layers.items() if PRESETS[preset](name, layer)]
     if preset == "auto":
         allowed = re.compile(getattr(net, "adapter_layers", ".*"))
         wanted = [name for name in wanted if allowed.fullmatch(name)]
     hidden = _unreachable(net)
     grouped = [name for name in layers if getattr(layers[name], "groups", 1) > 1]
-    bent = [name for name in wanted if not is_plain(layers[name]) and name not in grouped]
-    chosen = [name for name in wanted if name not in {*hidden, *grouped, *bent}]
+    unusual = [name for name in wanted if not is_plain(layers[name]) and name not in grouped]
+    chosen = [name for name in wanted if name not in {*hidden, *grouped, *unusual}]
     for left_out, why in (
         (grouped, "depthwise or grouped convolutions"),
-        (bent, "dilated or not zero-padded convolutions, which PEFT does not repeat"),
+        (unusual, "dilated or not zero-padded convolutions, which PEFT does not repeat"),
         ([name for name in wanted if name in hidden], "layers inside nn.MultiheadAttention"),
     ):
         if left_out:
@@ -110,7 +118,7 @@ def _from_preset(net: nn.Module, layers: dict[str, nn.Module], preset: str) -> l
     return chosen
 
 
-def _matching(pattern: str, layers: dict[str, nn.Module]) -> list[str]:
+def _matching(pattern: str, layers: dict[str, Layer]) -> list[str]:
     if pattern in layers:
         return [pattern]
     try:

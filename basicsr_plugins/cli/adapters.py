@@ -6,6 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from basicsr_plugins.core import registration
+from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.safe_yaml import load_yaml
+
 __all__ = ["add_parser"]
 
 
@@ -31,13 +35,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         command.add_argument("--base", type=Path, help="checkpoint of the base (default: the recorded one)")
         command.add_argument("--key", help="entry of the checkpoint: params, params_ema (default: the recorded one)")
         command.add_argument("-opt", type=Path, help="option file with network_g, for adapters that are no plain LoRA")
-        command.add_argument("-o", "--output", type=Path, required=True, help="net_g_*.pth to write")
+        command.add_argument("-o", "--output", type=Path, required=True, help="net_g_*.pth or .safetensors to write")
     return parser
 
 
 def _list(args: argparse.Namespace) -> None:
     from basicsr_plugins.adapters.folder import CONFIG, read_folder
-    from basicsr_plugins.core.errors import CheckpointError
 
     folders = [read_folder(path.parent) for path in sorted(args.dir.rglob(CONFIG))]
     if not folders:
@@ -49,19 +52,9 @@ def _list(args: argparse.Namespace) -> None:
         count = sum(tensor.numel() for tensor in tensors.values())
         trained_on = f"{base.get('network', '?')} {base.get('path', '')}".strip()
         rank = "-" if folder.rank is None else str(folder.rank)
-        path = str(folder.path.relative_to(args.dir)) if folder.path != args.dir else "."
-        rows.append(
-            (
-                folder.name,
-                folder.method,
-                rank,
-                str(len(layers)),
-                f"{count:,d}",
-                folder.base or "unknown",
-                trained_on,
-                path,
-            )
-        )
+        path = str(folder.path.relative_to(args.dir))
+        known = folder.base or "unknown"
+        rows.append((folder.name, folder.method, rank, str(len(layers)), f"{count:,d}", known, trained_on, path))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
@@ -82,7 +75,6 @@ def _blend(args: argparse.Namespace) -> None:
 
 
 def _weights(given: list[str], names: list[str]) -> dict[str, float]:
-    from basicsr_plugins.core.errors import OptionError
 
     if given in (["sum"], ["average"]):
         return dict.fromkeys(names, 1.0 if given == ["sum"] else 1 / len(names))
@@ -99,27 +91,23 @@ def _weights(given: list[str], names: list[str]) -> dict[str, float]:
 
 
 def _write(args: argparse.Namespace, adapters: dict[str, Any], weights: dict[str, float]) -> None:
+    from basicsr_plugins import checkpoints
     from basicsr_plugins.adapters.merge import merge_adapters
-    from basicsr_plugins.checkpoints import io as checkpoint_io
-    from basicsr_plugins.core.errors import OptionError
 
     recorded = next(iter(adapters.values())).provenance.get("base", {})
     path, key = args.base or recorded.get("path"), args.key or recorded.get("key", "params")
     if not path:
         raise OptionError("--base: the adapter does not say which checkpoint it was trained on; give it.")
-    state = checkpoint_io.read_weights(path, key)
+    content = checkpoints.read_checkpoint(path)
+    state = checkpoints.find_weights(content, key, path, checkpoints.WRAPPERS)
     merged = merge_adapters(state, adapters, weights, _network(args.opt), where=f"{path} [{key}]")
-    checkpoint_io.save({"params": merged}, args.output)
+    checkpoints.write_network_file(args.output, {"params": merged}, checkpoints.recorded_network(path, content))
     print(f"{args.output}: {path} with " + ", ".join(f"{weight:g} x {name}" for name, weight in weights.items()))
 
 
 def _network(path: Path | None) -> Any:
     if path is None:
         return None
-    from basicsr_plugins.core import registration
-    from basicsr_plugins.core.errors import OptionError
-    from basicsr_plugins.core.safe_yaml import load_yaml
-
     options = dict(load_yaml(path).get("network_g") or {})
     if "type" not in options:
         raise OptionError(f"{path}: network_g.type: this option is required.")

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+import yaml
+
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 
 __all__ = ["add_parser"]
@@ -23,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="rename a published checkpoint's keys, or move weights between .pth and .safetensors",
-        description="Read a checkpoint (weights only, nothing in it is run), recognise the variant of its network, "
+        description="Read a checkpoint (nothing in it is run), take the network it records or recognise its variant, "
         "write it with the key names of our networks, and print the network_g to paste into an option file.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,28 +51,27 @@ def run(args: argparse.Namespace) -> int:
         CheckpointError: The file or its weights cannot be used.
         OptionError: An argument is wrong.
     """
-    import yaml
-
     from basicsr_plugins import checkpoints
 
-    weights = checkpoints.read(args.input, args.entry)
-    source, network = checkpoints.recognise(weights)
-    if not (args.network or network):
-        raise CheckpointError(
-            f"{args.input}: the keys ({', '.join(list(weights)[:3])} ...) are of no network known here. "
-            "Name it with --network."
+    content = checkpoints.read_checkpoint(args.input)
+    weights = checkpoints.find_weights(content, args.entry, args.input)
+    network_opt = checkpoints.recorded_network(args.input, content)
+    if network_opt is None or args.source or args.network or args.arguments:
+        source, network = checkpoints.recognise(weights)
+        if not (args.network or network):
+            raise CheckpointError(
+                f"{args.input}: the keys ({', '.join(list(weights)[:3])} ...) are of no network known here. "
+                "Name it with --network."
+            )
+        network_opt, weights = checkpoints.convert(
+            weights, args.source or source or "official", args.network or network, **_arguments(args.arguments)
         )
-    network_opt, weights = checkpoints.convert(
-        weights, args.source or source or "official", args.network or network, **_arguments(args.arguments)
-    )
     checkpoints.write(args.output, weights, network_opt)
     sys.stdout.write(yaml.safe_dump({"network_g": network_opt}, sort_keys=False, default_flow_style=None))
     return 0
 
 
 def _arguments(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
     arguments = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from basicsr_plugins.core.errors import CheckpointError
+from basicsr_plugins.core.errors import CheckpointError, PluginError
 
-__all__ = ["atomic_path", "remove_leftovers"]
+__all__ = ["atomic_path", "remove_leftovers", "writing_to"]
 
 TEMPORARY = ".incomplete"
 
@@ -19,25 +19,41 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it is flushed to disk and renamed to ``path``.
 
     Raises:
-        CheckpointError: The folder cannot be written. Whatever stood at ``path`` before is still there.
+        CheckpointError: The folder cannot be written or the disk is full. Whatever stood at ``path`` is still there.
     """
     path = Path(path)
     # the process number keeps two runs apart; the ending keeps it out of every search for *.state and *.pth
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    with writing_to(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _flush_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing_to(path: str | Path) -> Iterator[None]:
+    """Turn whatever says that ``path`` cannot be written into one error.
+
+    Raises:
+        CheckpointError: An ``OSError``; a ``RuntimeError``, which torch.save makes of a full disk; or safetensors' own.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
+        yield
+    except PluginError:
+        raise
+    except Exception as error:
+        if not isinstance(error, (OSError, RuntimeError)) and type(error).__name__ != "SafetensorError":
+            raise
         raise CheckpointError(
             f"{path} cannot be written: {error}. The file that stood there before is kept."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 import basicsr_plugins
-from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins import checkpoints
 from basicsr_plugins.core.errors import CheckpointError, DataError
 from basicsr_plugins.launch.checking import check_run
 from basicsr_plugins.launch.options import DrawnSeed, complete_options
-from basicsr_plugins.training import distributed
+from basicsr_plugins.training import distributed, run_files
 
 __all__ = ["complete_options", "find_resume_state", "network_files", "run"]
 
@@ -69,12 +69,12 @@ def find_resume_state(opt: dict[str, Any]) -> Path | None:
     """
     if not opt["auto_resume"]:
         return Path(opt["path"]["resume_state"]) if opt["path"].get("resume_state") else None
-    states = checkpoint_io.numbered_files(opt["path"]["training_states"], "", ".state")
+    states = run_files.numbered_files(opt["path"]["training_states"], "", ".state")
     for iteration in sorted(states, reverse=True):
         broken = [states[iteration]]
-        if checkpoint_io.is_complete(states[iteration]):
-            files = network_files(opt, checkpoint_io.read_checkpoint(states[iteration]))
-            broken = [file for file in files if not (file.is_dir() or checkpoint_io.is_complete(file))]
+        if checkpoints.is_complete(states[iteration]):
+            files = network_files(opt, checkpoints.read_checkpoint(states[iteration]))
+            broken = [file for file in files if not (file.is_dir() or checkpoints.is_complete(file))]
         if not broken:
             return states[iteration]
         _say(f"auto_resume: {', '.join(map(str, broken))} is missing or incomplete; an earlier state is taken.")
@@ -101,7 +101,7 @@ def _load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     path = distributed.gather_objects([find_resume_state(opt)])[0]  # rank 0 decides
     if path is None:
         return None
-    state = checkpoint_io.read_checkpoint(path)
+    state = checkpoints.read_checkpoint(path)
     if not isinstance(state, dict) or not {"iter", "epoch", "optimizers", "schedulers"} <= set(state):
         raise CheckpointError(f"{path} is no training state of BasicSR.")
     missing = [str(file) for file in network_files(opt, state) if not file.exists()]

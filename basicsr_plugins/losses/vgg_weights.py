@@ -9,7 +9,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from basicsr_plugins.checkpoints.io import read_checkpoint
+from basicsr_plugins.checkpoints import read_checkpoint
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 
 __all__ = ["BASICSR_FOLDER", "PLANS", "vgg_state_dict"]

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr_plugins import stock
+from basicsr_plugins import checkpoints, stock
 from basicsr_plugins.adapters.folder import AdapterFolder, find_adapters
 from basicsr_plugins.adapters.modes import blend_weights, check_classes, check_mode, check_names
 from basicsr_plugins.adapters.network import BlendedNetwork
 from basicsr_plugins.archs.degradation_estimator_arch import stored_classes
-from basicsr_plugins.checkpoints import io as checkpoint_io
 from basicsr_plugins.core.checked import settings_of
 from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
 from basicsr_plugins.core.options import fraction, option, positive
@@ -119,7 +118,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         if name != "e" or path is None or not hasattr(network, "load_by_name"):
             super().load_pretrained(name, network, key)
             return
-        weights = checkpoint_io.read_weights(path, key or paths.get("param_key_e", "params"))
+        weights = checkpoints.read_weights(path, key or paths.get("param_key_e", "params"))
         network.load_by_name(weights, path, added=list(self.blend_options.add))
         stock.logger().info(f"Loading net_e from {path}: it knows {', '.join(stored_classes(weights, path))}.")
 
@@ -258,7 +257,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
 
     @staticmethod
     def _check_estimator(path: str, key: str, classes: list[str], added: dict[str, str]) -> None:
-        theirs = stored_classes(checkpoint_io.read_weights(path, key), path)
+        theirs = stored_classes(checkpoints.read_weights(path, key), path)
         if set(theirs) - set(classes) or set(classes) - set(theirs) - set(added):
             raise CheckpointError(
                 f"path.pretrain_network_e: {path} was trained for {', '.join(theirs)}; the adapters here are "

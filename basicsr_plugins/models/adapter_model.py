@@ -12,10 +12,9 @@ from typing import Any, ClassVar, Optional
 
 from torch import Tensor, nn
 
-from basicsr_plugins import stock
+from basicsr_plugins import checkpoints, stock
 from basicsr_plugins.adapters.attach import attach_adapter, check_peft_options, load_adapter
 from basicsr_plugins.adapters.folder import AdapterFolder, read_folder
-from basicsr_plugins.checkpoints import io as checkpoint_io
 from basicsr_plugins.core.checked import settings_of
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import option
@@ -119,7 +118,7 @@ class AdapterModel(FrozenBase, RestorationModel):
             merged = copy.deepcopy(self.adapter)
             if average is not None:
                 merged.net.load_state_dict(average.state_dict())
-            checkpoint_io.save({"params": self.exported_weights(name, merged.merge())}, models / f"net_g_{label}.pth")
+            checkpoints.save({"params": self.exported_weights(name, merged.merge())}, models / f"net_g_{label}.pth")
         return path
 
     def _prune(self) -> None:

@@ -277,7 +277,7 @@ def mix_start(negative: nn.Module, fresh: nn.Module, start: float) -> None:
 
 
 def _load(network: nn.Module, path: str) -> None:
-    from basicsr_plugins.checkpoints.io import load_state, read_weights
+    from basicsr_plugins.checkpoints import load_state, read_weights
 
     load_state(network, read_weights(path, "params_ema"), path)
 

@@ -99,10 +99,10 @@ def _network(path: str) -> nn.Module:
 
 
 def _load(network: nn.Module, path: str, key: Optional[str]) -> None:
-    from basicsr_plugins.checkpoints import io as checkpoint_io
+    from basicsr_plugins import checkpoints
 
-    weights = checkpoint_io.read_weights(path, key or "params_ema")
-    checkpoint_io.load_state(network, weights, path)
+    weights = checkpoints.read_weights(path, key or "params_ema")
+    checkpoints.load_state(network, weights, path)
 
 
 def _layers(

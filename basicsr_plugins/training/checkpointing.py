@@ -8,13 +8,12 @@ from typing import Any, Optional
 
 from torch import nn
 
-from basicsr_plugins import stock
-from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins import checkpoints, stock
 from basicsr_plugins.core import random_state
 from basicsr_plugins.core.atomic import remove_leftovers
 from basicsr_plugins.core.errors import CheckpointError
 from basicsr_plugins.stock import sampler as sampler_patch
-from basicsr_plugins.training import distributed
+from basicsr_plugins.training import distributed, run_files
 
 __all__ = ["Checkpointing"]
 
@@ -38,9 +37,9 @@ class Checkpointing:
         if path is None:
             return
         key = key or options.get(f"param_key_{name}", "params")
-        weights = checkpoint_io.read_weights(path, key)
+        weights = checkpoints.read_weights(path, key)
         strict = options.get(f"strict_load_{name}", True)
-        left_alone = checkpoint_io.load_state(network, weights, path, strict)
+        left_alone = checkpoints.load_state(network, weights, path, strict)
         stock.logger().info(f"Loading net_{name} from {path} [{key}].")
         if left_alone:
             stock.logger().warning(f"{path}: {len(left_alone)} tensors not loaded, among them {left_alone[:3]}.")
@@ -49,8 +48,8 @@ class Checkpointing:
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: Optional[str] = "params"
     ) -> None:
         """Load a checkpoint into a network (stock's interface)."""
-        weights = checkpoint_io.read_weights(load_path, param_key)
-        checkpoint_io.load_state(self.get_bare_model(net), weights, load_path, strict)
+        weights = checkpoints.read_weights(load_path, param_key)
+        checkpoints.load_state(self.get_bare_model(net), weights, load_path, strict)
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save every network, then the training state: where a state is, its networks are complete."""
@@ -63,7 +62,7 @@ class Checkpointing:
         state = self.training_state(epoch, current_iter) if current_iter != -1 else None
         if state is not None and distributed.rank() == 0:
             state["basicsr_plugins"]["networks"] = written
-            checkpoint_io.save(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
+            checkpoints.save(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
             self._prune()
 
     def write_network(self, name: str, label: object) -> Path:
@@ -72,9 +71,9 @@ class Checkpointing:
         if name in self.averages:
             content["params_ema"] = self.exported_weights(name, self.averages[name])
         path = Path(self.opt["path"]["models"], f"net_{name}_{label}.pth")
-        checkpoint_io.save(content, path)
+        checkpoints.save(content, path)
         if self.settings.safetensors:
-            checkpoint_io.write_safetensors(
+            checkpoints.write_safetensors(
                 content.get("params_ema", content["params"]), path.with_suffix(".safetensors")
             )
         return path
@@ -93,10 +92,10 @@ class Checkpointing:
         keep = self.settings.keep_last
         if keep is None:
             return
-        checkpoint_io.prune(self.opt["path"]["training_states"], "", ".state", keep)
+        run_files.prune(self.opt["path"]["training_states"], "", ".state", keep)
         for name in self.networks:
             for suffix in (".pth", ".safetensors"):
-                checkpoint_io.prune(self.opt["path"]["models"], f"net_{name}_", suffix, keep)
+                run_files.prune(self.opt["path"]["models"], f"net_{name}_", suffix, keep)
 
     def training_state(self, epoch: int, current_iter: int) -> dict[str, Any]:
         """Return the resume state: stock's entries, and ours under ``basicsr_plugins``. Every rank must call this."""

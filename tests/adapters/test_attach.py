@@ -17,7 +17,8 @@ from basicsr_plugins.adapters import (
     load_adapter,
     read_folder,
 )
-from basicsr_plugins.adapters.attach import methods
+from basicsr_plugins.adapters.folder import write_folder
+from basicsr_plugins.adapters.peft_options import methods
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 
 peft = pytest.importorskip("peft")
@@ -53,11 +54,11 @@ def test_a_fresh_adapter_is_the_base_and_only_it_trains(net, x):
 
 
 def test_trying_a_method_on_convolutions_draws_nothing():
-    from basicsr_plugins.adapters.attach import _configs, _takes_convolutions
+    from basicsr_plugins.adapters.peft_options import _configs, takes_convolutions
 
     before = torch.get_rng_state()
-    assert _takes_convolutions(_configs()["LORA"], {"r": 2})
-    assert not _takes_convolutions(_configs()["VERA"], {"r": 2})
+    assert takes_convolutions(_configs()["LORA"], {"r": 2})
+    assert not takes_convolutions(_configs()["VERA"], {"r": 2})
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -277,3 +278,15 @@ def test_peft_loads_only_when_it_is_needed(net, tmp_path):
         "assert 'peft' not in sys.modules and 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_one_message_and_the_old_one_stays(tmp_path):
+    write_folder(tmp_path / "rain", lambda folder: (folder / "old").touch(), {})
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match=r"rain cannot be written: .*No space left"):
+        write_folder(tmp_path / "rain", full, {})
+    assert (tmp_path / "rain" / "old").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["rain"]

@@ -1,4 +1,4 @@
-"""Blending: one pass equals explicitly merged weights, image by image, whichever way is taken."""
+"""Blending: one pass equals explicitly merged weights, image by image, in either form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from basicsr_plugins.adapters import MODES, BlendedNetwork, Factor, blend_weights
-from basicsr_plugins.adapters.blend import BlendedLayer, BlendWeights, cheaper_way
+from basicsr_plugins.adapters.blend import BlendedLayer, BlendWeights, cheaper_form
 from basicsr_plugins.adapters.factors import weight_change
 from basicsr_plugins.core.errors import DataError, OptionError, TrainingError
 
@@ -29,19 +29,19 @@ def merged_by_hand(net, adapters, weights):
 def add_biases(factors):
     """Let an adapter change the biases of a convolution and of a linear layer too."""
     for name in ("first", "pointwise", "gate"):
-        factors[name] = factors[name]._replace(bias=torch.randn(factors[name].up.shape[0]))
+        factors[name] = factors[name]._replace(bias=torch.randn(factors[name].lora_B.shape[0]))
 
 
 def assert_close(result, expected):
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("way", ["weights", "stacked", "auto"])
+@pytest.mark.parametrize("form", ["merged", "low_rank", "auto"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_batch_of_images_equals_merged_weights_image_by_image(net, three, way, layout):
+def test_a_batch_of_images_equals_merged_weights_image_by_image(net, three, form, layout):
     add_biases(three["noise"])
     base = copy.deepcopy(net)
-    blended = BlendedNetwork(net, three, way=way)
+    blended = BlendedNetwork(net, three, form=form)
     x = torch.rand(4, 3, 12, 20).to(memory_format=layout)
     weights = torch.tensor([[1.0, 0, 0], [0.2, 0.3, 0.5], [0, 0, 0], [1, 1, 1]])
     y = blended(x, weights)
@@ -64,10 +64,10 @@ def test_no_weights_are_the_base_bit_for_bit(net, three):
     assert torch.equal(BlendedNetwork(net, three)(x), expected)
 
 
-def test_zero_up_factors_reproduce_the_base(net, three):
+def test_zero_lora_B_reproduce_the_base(net, three):
     x = torch.rand(2, 3, 8, 8)
     expected = net(x)
-    fresh = {name: {k: f._replace(up=f.up * 0) for k, f in each.items()} for name, each in three.items()}
+    fresh = {name: {k: f._replace(lora_B=f.lora_B * 0) for k, f in each.items()} for name, each in three.items()}
     assert_close(BlendedNetwork(net, fresh)(x, torch.rand(2, 3)), expected)
 
 
@@ -83,9 +83,9 @@ def test_merged_network_is_plain_and_equal(net, three):
     assert_close(blended.merged(torch.zeros(3))(x), blended(x))
 
 
-@pytest.mark.parametrize("way", ["weights", "stacked"])
-def test_gradients_reach_the_weights_and_nothing_else(net, three, way):
-    blended = BlendedNetwork(net, three, way=way)
+@pytest.mark.parametrize("form", ["merged", "low_rank"])
+def test_gradients_reach_the_weights_and_nothing_else(net, three, form):
+    blended = BlendedNetwork(net, three, form=form)
     x = torch.rand(2, 3, 6, 6, dtype=torch.float64)
     weights = torch.rand(2, 3, dtype=torch.float64, requires_grad=True)
     blended.double()
@@ -150,14 +150,14 @@ def test_spatial_weights_on_tokens_windows_and_channels_last_grids():
     base = copy.deepcopy(layer)
 
     class Tokens(nn.Module):
-        def __init__(self, way):
+        def __init__(self, layout):
             super().__init__()
-            self.inner, self.way = nn.Sequential(layer), way
+            self.inner, self.layout = nn.Sequential(layer), layout
 
         def forward(self, x):
-            if self.way == "grid":
+            if self.layout == "grid":
                 return self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            if self.way == "windows":
+            if self.layout == "windows":
                 return self.inner(x.flatten(2).transpose(1, 2).reshape(-1, 6, 4)).reshape(2, -1, 4).transpose(1, 2)
             return self.inner(x.flatten(2).transpose(1, 2)).transpose(1, 2)
 
@@ -175,7 +175,7 @@ def test_spatial_weights_on_tokens_windows_and_channels_last_grids():
     grid.net = tokens
     assert_close(grid(x, maps), expected.flatten(2))
     per_image = grid(x, weights)
-    tokens.way = "windows"
+    tokens.layout = "windows"
     assert_close(grid(x, weights), per_image)  # the windows of an image follow each other in the batch
     with pytest.raises(DataError, match="windows of an image"):
         grid(x, maps)
@@ -188,8 +188,8 @@ def test_geometry_of_the_layer_is_repeated():
     net = nn.Sequential(conv)
     expected = merged_by_hand(net, {"a": {"0": factor}}, torch.tensor([0.7]))
     x = torch.rand(2, 3, 9, 9)
-    for way in ("weights", "stacked"):
-        blended = BlendedNetwork(nn.Sequential(copy.deepcopy(conv)), {"a": {"0": factor}}, way=way)
+    for form in ("merged", "low_rank"):
+        blended = BlendedNetwork(nn.Sequential(copy.deepcopy(conv)), {"a": {"0": factor}}, form=form)
         weights = torch.full((2, 1), 0.7)
         assert_close(blended(x, weights), expected(x))
         assert_close(blended(x, weights[..., None, None].expand(-1, -1, 9, 9)), expected(x))
@@ -199,7 +199,7 @@ def test_grouped_convolutions_blend_by_weights():
     conv = nn.Conv2d(4, 6, 3, padding=1, groups=2)
     factor = Factor(torch.randn(2, 2, 3, 3), torch.randn(6, 2))
     base = nn.Sequential(copy.deepcopy(conv))
-    blended = BlendedNetwork(nn.Sequential(conv), {"a": {"0": factor}}, way="stacked")
+    blended = BlendedNetwork(nn.Sequential(conv), {"a": {"0": factor}}, form="low_rank")
     x, weights = torch.rand(2, 4, 5, 5), torch.tensor([[0.3], [1.0]])
     for index in range(2):
         expected = merged_by_hand(base, {"a": {"0": factor}}, weights[index])(x[index : index + 1])
@@ -208,27 +208,27 @@ def test_grouped_convolutions_blend_by_weights():
         blended(x, weights[..., None, None])
 
 
-def test_the_cheaper_way_follows_the_number_of_positions():
-    assert cheaper_way(positions=256 * 256, inputs=48, outputs=144) == "weights"
-    assert cheaper_way(positions=1, inputs=384, outputs=384) == "stacked"
-    assert cheaper_way(positions=192, inputs=384, outputs=384) == "weights"  # 384 * 384 == 192 * 768
+def test_the_cheaper_form_follows_the_number_of_positions():
+    assert cheaper_form(positions=256 * 256, inputs=48, outputs=144) == "merged"
+    assert cheaper_form(positions=1, inputs=384, outputs=384) == "low_rank"
+    assert cheaper_form(positions=192, inputs=384, outputs=384) == "merged"  # 384 * 384 == 192 * 768
 
 
-def test_the_way_can_be_fixed(net, three, monkeypatch):
+def test_the_form_can_be_fixed(net, three, monkeypatch):
     used = []
-    for way, method in (("stacked", "_stacked_conv"), ("weights", "merged_weight")):
+    for form, method in (("low_rank", "_low_rank_conv"), ("merged", "merged_weight")):
         original = getattr(BlendedLayer, method)
 
-        def noting(self, *arguments, original=original, way=way):
-            used.append(way)
+        def noting(self, *arguments, original=original, form=form):
+            used.append(form)
             return original(self, *arguments)
 
         monkeypatch.setattr(BlendedLayer, method, noting)
     layers = {name: {"first": each["first"]} for name, each in three.items() if "first" in each}
-    for way in ("stacked", "weights"):
+    for form in ("low_rank", "merged"):
         used.clear()
-        BlendedNetwork(copy.deepcopy(net), layers, way=way)(torch.rand(2, 3, 8, 8), torch.rand(2, 2))
-        assert used == [way]
+        BlendedNetwork(copy.deepcopy(net), layers, form=form)(torch.rand(2, 3, 8, 8), torch.rand(2, 2))
+        assert used == [form]
 
 
 def test_wrong_weights_are_refused(net, three):

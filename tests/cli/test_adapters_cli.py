@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from basicsr_plugins import checkpoints
 from basicsr_plugins.adapters import BlendedNetwork, attach_adapter, find_adapters
 from basicsr_plugins.cli.main import main
 from basicsr_plugins.core.registration import lookup
@@ -87,6 +88,17 @@ def test_merge_is_the_adapter_alone(made):
     assert main(["adapters", "merge", str(folder / "adapters" / "rain"), *given, "-o", str(output)]) == 0
     plain.load_state_dict(torch.load(output, weights_only=True)["params"])
     torch.testing.assert_close(plain(x), blended(x, torch.tensor([[0.0, 0.5]])))
+
+
+def test_a_merged_file_says_which_network_it_holds(tmp_path):
+    options = {"type": "NAFNet", "preset": "tiny"}
+    net = lookup("arch", "NAFNet")(preset="tiny")
+    checkpoints.write(tmp_path / "base.pth", net.state_dict(), options)
+    adapter = attach_adapter(net, {"r": 2}, network="NAFNet", path=str(tmp_path / "base.pth"))
+    adapter.save(tmp_path / "rain", "rain")
+    output = tmp_path / "merged.safetensors"
+    assert main(["adapters", "merge", str(tmp_path / "rain"), "-o", str(output)]) == 0
+    assert type(checkpoints.load(output)) is type(net)
 
 
 def test_bad_input_is_one_message(made, capsys):

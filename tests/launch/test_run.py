@@ -16,7 +16,7 @@ import pytest
 import tiny_runs
 import torch
 
-from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins import checkpoints
 from basicsr_plugins.launch import run as launcher
 
 ROOT = Path(__file__).parents[2]
@@ -253,7 +253,7 @@ def test_train_then_test(folder):
     file = tiny_runs.write_options(folder / "x.yml", options)
     assert tiny_runs.run_command("train", "-opt", file, "--set", "train.total_iter=3", "name=renamed") == 0
     weights = folder / "experiments/renamed/models/net_g_latest.pth"
-    assert checkpoint_io.is_complete(weights)
+    assert checkpoints.is_complete(weights)
     test = {
         "name": "testing", "model_type": "RestorationModel", "scale": 1, "num_gpu": 0, "network_g": tiny_runs.NETWORK,
         "datasets": {"test_1": {"name": "a", **data}}, "path": {"pretrain_network_g": str(weights)},
@@ -267,7 +267,7 @@ def test_an_epoch_with_an_incomplete_batch_does_not_end_the_training_early(folde
     tiny_runs.write_images(folder / "images", count=5)  # 2 batches of 2 an epoch; stock counts 3
     options = tiny_runs.option_file(folder / "images", train={"total_iter": 40}, logger={"save_checkpoint_freq": 40})
     assert tiny_runs.run_command("train", "-opt", tiny_runs.write_options(folder / "x.yml", options)) == 0
-    assert checkpoint_io.is_complete(folder / "experiments/tiny/training_states/40.state")
+    assert checkpoints.is_complete(folder / "experiments/tiny/training_states/40.state")
 
 
 def test_fewer_images_than_a_batch(folder, capsys):
@@ -289,9 +289,9 @@ def write_state(folder: Path, iteration: int, networks=("net_g",), recorded: boo
     state = {"iter": iteration, "epoch": 0, "optimizers": [], "schedulers": []}
     if recorded:
         state["basicsr_plugins"] = {"networks": files}
-    checkpoint_io.save(state, folder / "training_states" / f"{iteration}.state")
+    checkpoints.save(state, folder / "training_states" / f"{iteration}.state")
     for file in files:
-        checkpoint_io.save({"params": {"a": torch.rand(2)}}, folder / "models" / file)
+        checkpoints.save({"params": {"a": torch.rand(2)}}, folder / "models" / file)
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -322,7 +322,7 @@ def test_auto_resume_passes_over_what_is_not_whole(tmp_path, spoil, recorded):
 def test_a_recipe_may_save_something_else_than_networks(tmp_path):
     write_state(tmp_path, 4, networks=())
     state = {"iter": 4, "epoch": 0, "optimizers": [], "schedulers": [], "basicsr_plugins": {"networks": ["adapter_4"]}}
-    checkpoint_io.save(state, tmp_path / "training_states/4.state")
+    checkpoints.save(state, tmp_path / "training_states/4.state")
     assert launcher.find_resume_state(state_options(tmp_path)) is None
     (tmp_path / "models" / "adapter_4").mkdir(parents=True)
     assert launcher.find_resume_state(state_options(tmp_path)).name == "4.state"
@@ -336,7 +336,7 @@ def test_auto_resume_looks_into_experiments_root(folder):
     assert tiny_runs.run_command("train", "-opt", file) == 0
     assert not (folder / "experiments").exists()
     assert tiny_runs.run_command("train", "-opt", file, "--auto_resume", "--set", "train.total_iter=6") == 0
-    assert checkpoint_io.is_complete(folder / "elsewhere/training_states/6.state")
+    assert checkpoints.is_complete(folder / "elsewhere/training_states/6.state")
     assert [path.name for path in folder.iterdir() if "archived" in path.name] == []
 
 
@@ -346,7 +346,7 @@ def test_resume_state_of_another_experiment(folder, capsys):
         folder / "images", path={"resume_state": str(folder / "other/training_states/4.state")}
     )
     assert "keep the name of the experiment" in refused(folder, capsys, options)
-    checkpoint_io.save({"params": {}}, folder / "weights.pth")
+    checkpoints.save({"params": {}}, folder / "weights.pth")
     options["path"]["resume_state"] = str(folder / "weights.pth")
     assert "is no training state of BasicSR" in refused(folder, capsys, options)
 

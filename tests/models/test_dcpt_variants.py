@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import basicsr_plugins
-from basicsr_plugins.checkpoints.io import save
+from basicsr_plugins.checkpoints import save
 from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.features import FeatureTap

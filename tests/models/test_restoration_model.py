@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins import checkpoints
 from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
 
 PERIODS = {"type": "MultiStepLR", "milestones": [2], "gamma": 0.5}
@@ -214,7 +214,7 @@ def test_files_load_in_stock(tmp_path):
     path = tmp_path / "experiments/tiny/models/net_g_2.pth"
     stock = stock_model(tmp_path, seed=9, path={"pretrain_network_g": str(path), "param_key_g": "params"})
     assert tiny_runs.differences(dict(model.net_g.state_dict()), dict(stock.net_g.state_dict())) == []
-    averaged = checkpoint_io.read_checkpoint(path.with_suffix(".safetensors"))
+    averaged = checkpoints.read_checkpoint(path.with_suffix(".safetensors"))
     assert all(torch.equal(averaged[key], value) for key, value in model.net_g_ema.state_dict().items())
     for suffix in (".pth", ".safetensors"):
         again = tiny_runs.make_model(tmp_path, seed=9, path={"pretrain_network_g": str(path.with_suffix(suffix))})
@@ -238,7 +238,7 @@ def test_keep_last_and_best(tmp_path):
         "net_g_3.pth", "net_g_3.safetensors", "net_g_4.pth", "net_g_4.safetensors",
     ]  # fmt: skip
     assert sorted(path.name for path in best.parents[1].glob("training_states/*")) == ["3.state", "4.state"]
-    kept = checkpoint_io.read_checkpoint(best)["params"]
+    kept = checkpoints.read_checkpoint(best)["params"]
     assert float(next(iter(kept.values())).flatten()[0]) == 2.0
     assert model.best_metric_results["set5"]["psnr"] == {"better": "higher", "val": 25.0, "iter": 2}
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from basicsr_plugins.checkpoints.io import save
+from basicsr_plugins.checkpoints import save
 from basicsr_plugins.core.registration import lookup, provided
 from basicsr_plugins.core.safe_yaml import load_yaml
 

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--skip", nargs="*", default=[], help="variants to leave out: passes, peft, ways")
+    parser.add_argument("--skip", nargs="*", default=[], help="variants to leave out: passes, peft, forms")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _measure(base: torch.nn.Module, folder: Path, count: int, args: argparse.Nam
     x = torch.rand(args.batch, 3, args.size, args.size, device=device, dtype=dtype)
     weights = torch.rand(args.batch, count, device=device, dtype=dtype).softmax(dim=1)
 
-    def blended(way: str = "auto") -> BlendedNetwork:
-        return BlendedNetwork(copy.deepcopy(base), adapters, way=way).to(device, dtype)
+    def blended(form: str = "auto") -> BlendedNetwork:
+        return BlendedNetwork(copy.deepcopy(base), adapters, form=form).to(device, dtype)
 
     plain, ours = copy.deepcopy(base).to(device, dtype), blended()
     merged = ours.merged(weights[0])
@@ -79,9 +79,9 @@ def _measure(base: torch.nn.Module, folder: Path, count: int, args: argparse.Nam
         "blend one vector": lambda: ours(x, weights[:1]),
         "merged": lambda: merged(x),
     }
-    if "ways" not in args.skip:
-        stacked = blended("stacked")
-        variants["blend stacked"] = lambda: stacked(x, weights)
+    if "forms" not in args.skip:
+        low_rank = blended("low_rank")
+        variants["blend low-rank"] = lambda: low_rank(x, weights)
     if "passes" not in args.skip:
         single = [ours.merged(row) for row in torch.eye(count, device=device, dtype=dtype)]
         variants["K passes"] = lambda: sum(weights[:, k, None, None, None] * net(x) for k, net in enumerate(single))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import torch
 
-__all__ = ["Shapes", "Variant", "count", "guess", "shapes_of", "width_factor"]
+__all__ = ["Shapes", "Variant", "count", "guess", "shapes_of", "width_factor", "window_size"]
 
 #: Key to shape; all that the readers need, so that they never touch the numbers.
 Shapes = Mapping[str, tuple[int, ...]]
@@ -25,7 +25,7 @@ class Variant:
 
     Attributes:
         name: The ``type`` of the network in an option file.
-        marks: Regular expressions; a state dict in which each matches some key is this network's.
+        marks: Regular expressions; a state dict in which each of them matches some key is of this network.
         read: Returns the constructor arguments that the (renamed) shapes show. KeyError: it is another network.
         dcpt_marks: The same for DCPT's key names, where they differ.
         rename_dcpt: Returns the key that our network has for DCPT's key.
@@ -39,7 +39,7 @@ class Variant:
     marks: tuple[str, ...]
     read: Callable[[Shapes], dict[str, Any]]
     dcpt_marks: tuple[str, ...] = ()
-    rename_dcpt: Optional[Callable[[str, Shapes], str]] = _unchanged
+    rename_dcpt: Callable[[str, Shapes], str] = _unchanged
     dcpt_arguments: Mapping[str, Any] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     derived: str = ""
@@ -75,15 +75,20 @@ def count(shapes: Shapes, prefix: str) -> int:
     return max((int(match.group(1)) + 1 for match in found if match), default=0)
 
 
-def width_factor(pairs: Iterable[tuple[int, int]], usual: float) -> float:
+def window_size(table: Sequence[int]) -> int:
+    """Return the side of the attention windows that a table of (2 side - 1)^2 relative positions belongs to."""
+    return (round(table[0] ** 0.5) + 1) // 2
+
+
+def width_factor(pairs: Iterable[Sequence[int]], usual: float) -> float:
     """Return a factor r with int(width r) == hidden for all ``(width, hidden)`` pairs; ``usual`` if that fits."""
-    pairs = list(pairs)
+    widths = [(width, hidden) for width, hidden in pairs]
 
     def fits(factor: float) -> bool:
-        return all(int(width * factor) == hidden for width, hidden in pairs)
+        return all(int(width * factor) == hidden for width, hidden in widths)
 
     if fits(usual):
         return usual
-    width, hidden = max(pairs)
+    width, hidden = max(widths)
     candidates = [hidden / width, *(round(hidden / width + step / 1000, 3) for step in range(30))]
     return next((factor for factor in candidates if fits(factor)), hidden / width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from basicsr_plugins.checkpoints.variants.common import Shapes, Variant, count, width_factor
+from basicsr_plugins.checkpoints.variants.common import Shapes, Variant, count, width_factor, window_size
 
 __all__ = ["DCPT_SWINIR", "SWINIR"]
 
@@ -44,7 +44,7 @@ def _read_tables(shapes: Shapes) -> dict[str, Any]:
     """What the bias tables and the masks of a stock SwinIR show."""
     groups = count(shapes, "layers")
     tables = [shapes[f"layers.{i}.residual_group.blocks.0.attn.relative_position_bias_table"] for i in range(groups)]
-    window = (round(tables[0][0] ** 0.5) + 1) // 2
+    window = window_size(tables[0])
     found: dict[str, Any] = {"num_heads": [table[1] for table in tables], "window_size": window}
     mask = shapes.get(f"{_BLOCK}.1.attn_mask")
     if "absolute_pos_embed" in shapes:
@@ -76,7 +76,6 @@ SWINIR = Variant(
     name="SwinIR",
     marks=(rf"^{re.escape(_BLOCK)}\.0\.attn\.relative_position_bias_table$", r"^conv_first\.weight$"),
     read=_read_stock,
-    rename_dcpt=None,  # the tables of a stock SwinIR would be missing: DCPT's weights go to DCPTSwinIR
     assumed=("img_size",),
     derived=r"\.(attn_mask|relative_position_index)$",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from basicsr_plugins.checkpoints.variants.common import Shapes, Variant, count, width_factor
+from basicsr_plugins.checkpoints.variants.common import Shapes, Variant, count, width_factor, window_size
 
 __all__ = ["DEHAZEFORMER", "IDT", "PROMPTIR", "RESTORMER"]
 
@@ -16,14 +16,14 @@ def _read_levels(shapes: Shapes) -> dict[str, Any]:
     """What Restormer and PromptIR have in common."""
     dim, channels = shapes["patch_embed.proj.weight"][:2]
     levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    hidden = [(shapes[f"{name}.0.ffn.project_out.weight"][i] for i in (0, 1)) for name in levels]
+    hidden = [shapes[f"{name}.0.ffn.project_out.weight"][:2] for name in levels]
     return {
         "inp_channels": channels,
         "dim": dim,
         "num_blocks": [count(shapes, name) for name in levels],
         "num_refinement_blocks": count(shapes, "refinement"),
         "heads": [shapes[f"{name}.0.attn.temperature"][0] for name in levels],
-        "ffn_expansion_factor": width_factor((tuple(pair) for pair in hidden), 2.66),
+        "ffn_expansion_factor": width_factor(hidden, 2.66),
         "LayerNorm_type": "WithBias" if "latent.0.norm1.body.bias" in shapes else "BiasFree",
     }
 
@@ -101,7 +101,7 @@ def _read_idt(shapes: Shapes) -> dict[str, Any]:
         "in_chans": channels,
         "embed_dim": embed,
         "num_heads": [table[1] for table in tables],
-        "win_size": (round(tables[0][0] ** 0.5) + 1) // 2,
+        "win_size": window_size(tables[0]),
         "mlp_ratio": width_factor([shapes["encoderlayer_0.blocks.0.mlp.linear1.0.weight"][1::-1]], 4.0),
         "qkv_bias": "bottle.blocks.0.attn.qkv.to_q.bias" in shapes,
     }

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from basicsr_plugins import stock
+from basicsr_plugins import checkpoints, stock
 from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder
-from basicsr_plugins.checkpoints import io as checkpoint_io
 from basicsr_plugins.core.errors import OptionError
 
 __all__ = ["FrozenBase"]
@@ -65,7 +64,7 @@ class FrozenBase:
         folders = [folder for folder in folders if folder.base is not None]
         if folders:
             key = paths.get("param_key_g", "params")
-            found = fingerprint(checkpoint_io.read_weights(path, key))
+            found = fingerprint(checkpoints.read_weights(path, key))
             for folder in folders:
                 folder.check_base(found, f"{path} [{key}]")
 

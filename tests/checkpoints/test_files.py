@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr_plugins.checkpoints import io as checkpoint_io
+from basicsr_plugins import checkpoints
 from basicsr_plugins.core import atomic
 from basicsr_plugins.core.atomic import atomic_path, remove_leftovers
 from basicsr_plugins.core.errors import CheckpointError
@@ -30,16 +30,16 @@ class Malicious:
 
 def test_save_and_read(tmp_path):
     value = {"iter": 3, "weights": {"a": torch.rand(3)}, "list": [1, 2.5, "x", None]}
-    checkpoint_io.save(value, tmp_path / "deep" / "3.state")
-    read = checkpoint_io.read_checkpoint(tmp_path / "deep" / "3.state")
+    checkpoints.save(value, tmp_path / "deep" / "3.state")
+    read = checkpoints.read_checkpoint(tmp_path / "deep" / "3.state")
     assert torch.equal(read["weights"]["a"], value["weights"]["a"])
     assert read["list"] == value["list"]
-    assert checkpoint_io.is_complete(tmp_path / "deep" / "3.state")
+    assert checkpoints.is_complete(tmp_path / "deep" / "3.state")
 
 
 def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "net_g_1.pth"
-    checkpoint_io.save({"a": 1}, path)
+    checkpoints.save({"a": 1}, path)
 
     def interrupted():
         with atomic_path(path) as temporary:
@@ -49,16 +49,16 @@ def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert checkpoint_io.read_checkpoint(path) == {"a": 1}
+    assert checkpoints.read_checkpoint(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["net_g_1.pth"]
 
 
 def test_a_reader_of_the_old_file_never_sees_a_mixture(tmp_path):
     path = tmp_path / "net_g_1.pth"
-    checkpoint_io.save({"a": 1}, path)
+    checkpoints.save({"a": 1}, path)
     old = path.read_bytes()
     with open(path, "rb") as reader:  # a file that is written over would change under it
-        checkpoint_io.save({"a": torch.rand(1000)}, path)
+        checkpoints.save({"a": torch.rand(1000)}, path)
         assert reader.read() == old
     assert path.read_bytes() != old
 
@@ -66,7 +66,7 @@ def test_a_reader_of_the_old_file_never_sees_a_mixture(tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot be written"):
-        checkpoint_io.save({}, tmp_path / "file" / "net.pth")
+        checkpoints.save({}, tmp_path / "file" / "net.pth")
 
 
 def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(tmp_path):
@@ -85,10 +85,10 @@ def test_a_malicious_pickle_does_not_run(tmp_path, new_format):
     path, target = tmp_path / "net_g.pth", tmp_path / "owned"
     torch.save({"params": Malicious(target)}, path, _use_new_zipfile_serialization=new_format)
     with pytest.raises(CheckpointError, match="loading them can run code"):
-        checkpoint_io.read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
     path.write_bytes(pickle.dumps(Malicious(target)))
     with pytest.raises(CheckpointError, match=r"net_g\.pth"):
-        checkpoint_io.read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
     assert not target.exists()
 
 
@@ -96,30 +96,30 @@ def test_a_malicious_pickle_does_not_run(tmp_path, new_format):
 def test_broken_files(tmp_path, suffix):
     path = tmp_path / f"net{suffix}"
     if suffix == ".pth":
-        checkpoint_io.save({"params": {"a": torch.rand(1000)}}, path)
+        checkpoints.save({"params": {"a": torch.rand(1000)}}, path)
     else:
-        checkpoint_io.write_safetensors({"a": torch.rand(1000)}, path)
+        checkpoints.write_safetensors({"a": torch.rand(1000)}, path)
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"<html>not found</html>"):
         path.write_bytes(content)
-        assert not checkpoint_io.is_complete(path)
+        assert not checkpoints.is_complete(path)
         with pytest.raises(CheckpointError, match=str(path.name)):
-            checkpoint_io.read_checkpoint(path)
+            checkpoints.read_checkpoint(path)
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path):
-    checkpoint_io.save({}, tmp_path / "net_g_100.pth")
+    checkpoints.save({}, tmp_path / "net_g_100.pth")
     with pytest.raises(CheckpointError, match=r"holds: net_g_100\.pth"):
-        checkpoint_io.read_checkpoint(tmp_path / "net_g_10.pth")
+        checkpoints.read_checkpoint(tmp_path / "net_g_10.pth")
     with pytest.raises(CheckpointError, match="does not exist either"):
-        checkpoint_io.read_checkpoint(tmp_path / "nowhere" / "net_g_10.pth")
+        checkpoints.read_checkpoint(tmp_path / "nowhere" / "net_g_10.pth")
 
 
 def test_safetensors_with_tied_weights(tmp_path):
     weight = torch.rand(4, 4)
     state = {"a": weight, "b": weight, "c": weight.t()}
-    checkpoint_io.write_safetensors(state, tmp_path / "net.safetensors")
-    read = checkpoint_io.read_checkpoint(tmp_path / "net.safetensors")
+    checkpoints.write_safetensors(state, tmp_path / "net.safetensors")
+    read = checkpoints.read_checkpoint(tmp_path / "net.safetensors")
     assert all(torch.equal(read[key], value) for key, value in state.items())
 
 
@@ -139,7 +139,7 @@ STATE = {"weight": torch.ones(2)}
     ],
 )
 def test_where_weights_may_lie(content, key):
-    picked = checkpoint_io.pick_weights(content, "file", key)
+    picked = checkpoints.find_weights(content, key, "file")
     assert list(picked) == ["weight"]
     assert torch.equal(picked["weight"], torch.ones(2))
 
@@ -147,35 +147,25 @@ def test_where_weights_may_lie(content, key):
 @pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], {}, {"params": {"weight": "text"}}])
 def test_no_weights(content):
     with pytest.raises(CheckpointError, match="holds no state dict"):
-        checkpoint_io.pick_weights(content, "file")
+        checkpoints.find_weights(content, "params", "file")
 
 
 def test_weights_of_another_network_are_counted_not_poured_out():
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5))
     given = {"0.weight": torch.zeros(4, 3), "0.bias": torch.zeros(9), "2.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError) as caught:
-        checkpoint_io.load_state(network, given, "file.pth")
+        checkpoints.load_state(network, given, "file.pth")
     for text in ("2 missing: 1.weight, 1.bias", "1 unexpected: 2.weight", "0.bias (9,) instead of (4,)"):
         assert text in str(caught.value)
-    left = checkpoint_io.load_state(network, given, "file.pth", strict=False)
+    left = checkpoints.load_state(network, given, "file.pth", strict=False)
     assert sorted(left) == ["0.bias", "1.bias", "1.weight", "2.weight"]
     assert float(network[0].weight.abs().sum()) == 0
 
 
-def test_numbered_files_and_pruning_leave_named_ones(tmp_path):
-    names = ["net_g_1.pth", "net_g_20.pth", "net_g_3.pth", "net_g_latest.pth", "net_g_best_a_psnr.pth", "net_dc_1.pth"]
-    for name in names:
-        (tmp_path / name).touch()
-    assert sorted(checkpoint_io.numbered_files(tmp_path, "net_g_", ".pth")) == [1, 3, 20]
-    checkpoint_io.prune(tmp_path, "net_g_", ".pth", 2)
-    assert sorted(os.listdir(tmp_path)) == sorted(set(names) - {"net_g_1.pth"})
-    assert checkpoint_io.numbered_files(tmp_path / "nowhere", "", ".state") == {}
-
-
 def test_a_complete_archive_is_told_from_a_cut_one(tmp_path):
     path = tmp_path / "1.state"
-    checkpoint_io.save({"a": torch.rand(100)}, path)
+    checkpoints.save({"a": torch.rand(100)}, path)
     assert zipfile.is_zipfile(path)
     path.write_bytes(path.read_bytes()[:-20])
-    assert not checkpoint_io.is_complete(path)
-    assert not checkpoint_io.is_complete(tmp_path / "2.state")
+    assert not checkpoints.is_complete(path)
+    assert not checkpoints.is_complete(tmp_path / "2.state")
