@@ -159,7 +159,7 @@ def probe(
         seeds: One split each; the published ones by default.
         test_size: Share of the test images: 2:1 as published.
         stratified: Split each class alike, as the text has it (the published script does not).
-        groups: ``(n,)`` what image shows; given, all versions of a picture are on one side of the split.
+        groups: ``(n,)`` the picture behind each image; all versions of a picture stay on one side of the split.
         tsne: Iterations of t-SNE on L2-normalised features (2000 as published); 0 for none.
         progress: Wraps the seeds.
 

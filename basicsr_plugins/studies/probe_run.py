@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     network = _network(arguments.opt)
     images = read_label_folders(folders, arguments.crop, arguments.per_class)
     groups = _pictures(folders, arguments.per_class) if arguments.by_picture else None
-    judge = partial(
+    classify = partial(
         probe, labels=images.labels, neighbours=arguments.neighbours, seeds=arguments.seeds or SEEDS, groups=groups,
         tsne=arguments.tsne,
     )  # fmt: skip
@@ -45,12 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
     results: list[ProbeResult] = []
     if not arguments.no_random:
         initialise_randomly(network)
-        results += _layers("random init", network, images, arguments, judge)
+        results += _layers("random init", network, images, arguments, classify)
     for name, path in _named(arguments.weights, "--weights", lambda path: Path(path).stem).items():
         _load(network, path, arguments.param_key)
-        results += _layers(name, network, images, arguments, judge)
+        results += _layers(name, network, images, arguments, classify)
     if not arguments.no_pixels:
-        results.append(judge("raw pixels", images.images.flatten(1).numpy()))
+        results.append(classify("raw pixels", images.images.flatten(1).numpy()))
     if not results:
         raise OptionError("--no-random, --no-pixels: nothing is left to probe; give --weights.")
     _write(results, images, arguments)
@@ -106,13 +106,13 @@ def _load(network: nn.Module, path: str, key: Optional[str]) -> None:
 
 
 def _layers(
-    name: str, network: nn.Module, images: LabelledImages, arguments: argparse.Namespace, judge: Any
+    name: str, network: nn.Module, images: LabelledImages, arguments: argparse.Namespace, classify: Any
 ) -> list[ProbeResult]:
     from basicsr_plugins.archs.feature_presets import preset_layers
 
     layers = arguments.layers or preset_layers(network)[:1]
     features = tap_features(network, layers, images.images, pool=arguments.pool, device=arguments.device)
-    return [judge(f"{name}: {layer}", values) for layer, values in features.items()]
+    return [classify(f"{name}: {layer}", values) for layer, values in features.items()]
 
 
 def _pictures(folders: Mapping[str, Path], per_class: int) -> np.ndarray:

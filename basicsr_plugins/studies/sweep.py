@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import basicsr_plugins
 from basicsr_plugins.core.errors import OptionError
@@ -52,7 +52,7 @@ def run_sweep(path: str | Path, out: str | Path | None = None) -> int:
     if waiting:
         _check(waiting)
     with tqdm(total=len(runs), initial=len(runs) - len(waiting), desc=sweep.name, unit="run") as bar:
-        failed = _train(waiting, lambda run: (bar.set_postfix_str(run.name), bar.update(0)), lambda: bar.update(1))
+        failed = [run for run in waiting if not _train(run, bar)]
     rows = collect(runs)
     for run in failed:
         print(f"{run.name} failed: see {run.log}", file=sys.stderr)
@@ -89,33 +89,21 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return means
 
 
-def _train(runs: list[Run], before: Callable[[Run], Any], after: Callable[[], Any]) -> list[Run]:
-    """Train runs one after another and return those that failed."""
+def _train(run: Run, bar: Any) -> bool:
+    """Train one run in a process of its own, and return whether it left its results."""
     package = str(Path(basicsr_plugins.__file__).parents[1])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    failed = []
-    for run in runs:
-        before(run)
-        run.folder.parent.mkdir(parents=True, exist_ok=True)
-        run.option_file.write_text(run.text(), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "basicsr_plugins.cli.main",
-            "train",
-            "-opt",
-            str(run.option_file),
-            "--auto_resume",
-        ]
-        with run.log.open("a", encoding="utf-8") as log:
-            code = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
-            ).returncode
-        if code or run.results() is None:
-            failed.append(run)
-        after()
-    return failed
+    bar.set_postfix_str(run.name)
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    run.option_file.write_text(run.text(), encoding="utf-8")
+    command = [sys.executable, "-m", "basicsr_plugins.cli.main", "train", "-opt", str(run.option_file), "--auto_resume"]
+    with run.log.open("a", encoding="utf-8") as log:
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )  # fmt: skip
+    bar.update(1)
+    return done.returncode == 0 and run.results() is not None
 
 
 def _refuse_other_options(runs: list[Run]) -> None:

@@ -1,12 +1,12 @@
-"""The function-denoising toy: does a network that sees more, or more complex, functions remove less of the unknown?
+"""The function-denoising toy: does training on more, or more complex, functions weaken removal of unseen degradations?
 
-arXiv 2502.12600 explains the failure of derainers by what is easier to learn, the clean signal or the degradation, and
-shows it on one-dimensional functions. The paper's settings are not public; those here follow its description.
+arXiv 2502.12600 explains why derainers fail on unseen rain by what is easier to learn, the clean signal or the
+degradation, and shows it on one-dimensional functions. Its settings are not public; those here follow its description.
 
 A clean function is f(x) = sum_{k=1..K} a_k sin(2 pi k x + phi_k) with a_k ~ N(0, 1) / k, a degradation g a burst of
 high frequency, and a small 1-D residual network learns f from y = f + g. It is then tested on new functions with
-degradations that it never saw. Two numbers take the output apart, as E_R and E_B do for rain: ``removal``, how much of
-the degradation is gone, and ``background_error``, what else is wrong with the function.
+unseen degradations. Its error is split in two, as E_R and E_B do for rain: ``removal``, the share of the degradation
+that is removed, and ``background_error``, the error orthogonal to the degradation.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class FunctionResNet(nn.Module):
     def forward(self, functions: torch.Tensor) -> torch.Tensor:
         """(n, points) -> (n, points)."""
         x = self.first(functions.unsqueeze(1))
-        for first, second in self.body:
+        for block in self.body:
+            first, second = block.children()
             x = x + second(F.relu(first(x)))
         return functions + self.last(x).squeeze(1)
 
@@ -262,8 +263,8 @@ def differences(rows: Sequence[dict[str, Any]], axis: str, low: int, high: int, 
     Args:
         rows: Rows of ``run_grid``.
         axis: ``terms`` or ``functions``; the other one is averaged over.
-        low: Value of the axis at the easy end.
-        high: Value at the hard end.
+        low: The smaller value.
+        high: The larger value.
         test_on: Degradations that are averaged over.
     """
     falls = []
