@@ -124,7 +124,7 @@ class CompatLoader(Loader):
 
     def exec_module(self, module: "ModuleType") -> None:
         if module.__name__ == "distutils.version":
-            module.LooseVersion = _numbers_of
+            vars(module)["LooseVersion"] = _numbers_of
         if module.__name__.startswith("distutils"):
             return
         try:

@@ -7,7 +7,7 @@ import pytest
 
 from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.data.loader_options import PatchOptions
-from basicsr_plugins.data.patches import Patch, choose_patch, cut, cut_float
+from basicsr_plugins.data.patches import Patch, as_tensor, choose_patch, cut, cut_float
 
 
 def options(**changed) -> PatchOptions:
@@ -41,8 +41,9 @@ def test_a_switch_leaves_the_other_draws_in_place():
 
 
 def test_the_turns_are_independent():
-    """All eight combinations occur, so that no two of them follow one draw."""
-    assert len({(p.hflip, p.vflip, p.swap) for p in drawn(options(use_hflip=True, use_rot=True))}) == 8
+    """All combinations occur, those with a half of the places too, so that no two of them follow one draw."""
+    patches = drawn(options(use_hflip=True, use_rot=True), 512)
+    assert len({(p.hflip, p.vflip, p.swap, p.top < 12, p.left < 16) for p in patches}) == 32
 
 
 def test_every_window_lies_inside_and_reaches_every_edge():
@@ -66,7 +67,8 @@ def test_small_images_are_padded_only_where_asked():
     with pytest.raises(DataError, match="smaller than gt_size 8"):
         choose_patch((8, 6), options(), np.random.default_rng(0), "x")
     patch = choose_patch((8, 6), options(pad_small=True), np.random.default_rng(0), "x")
-    assert patch.pad == (0, 2)
+    assert patch == Patch(0, 0, 8, 8, (0, 2), patch.hflip, patch.vflip, patch.swap)
+    assert choose_patch((6, 20), options(pad_small=True), np.random.default_rng(0), "x").pad == (2, 0)
     image = np.arange(48, dtype=np.uint8).reshape(8, 6)
     window = cut_float(image, Patch(0, 0, 8, 8, patch.pad))
     np.testing.assert_array_equal(window, np.pad(image, ((0, 0), (0, 2)), mode="reflect"))
@@ -83,3 +85,11 @@ def test_cut_returns_rgb():
     bgr = np.zeros((4, 4, 3), dtype=np.uint8)
     bgr[..., 0] = 255
     assert cut(bgr, Patch(1, 1, 2, 2))[0, 0].tolist() == [0, 0, 1]
+
+
+def test_tensors_are_normalised_channel_by_channel():
+    image = np.random.default_rng(0).random((4, 5, 3), dtype=np.float32)
+    mean, std = [0.1, 0.2, 0.3], [0.5, 1.0, 2.0]
+    np.testing.assert_array_equal(as_tensor(image).numpy(), image.transpose(2, 0, 1))
+    expected = (image - np.float32(mean)) / np.float32(std)
+    np.testing.assert_allclose(as_tensor(image, mean, std).numpy(), expected.transpose(2, 0, 1), rtol=1e-6)
