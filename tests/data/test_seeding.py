@@ -63,13 +63,16 @@ def test_a_training_that_is_over_has_no_sampler(photos):
     assert sampler.current_sampler() is None
 
 
-def test_without_set_epoch_and_workers_the_samples_served_count_the_epochs(photos):
+def test_without_set_epoch_and_workers_the_samples_served_count_the_epochs():
     seeds = SampleSeeds(7)
     seen = []
     for _ in range(7):
         seen.append(seeds.epoch)
         seeds.count(3)
     assert seen == [0, 0, 0, 1, 1, 1, 2]
+
+
+def test_a_data_set_is_its_samples_in_order(photos):
     from basicsr.data import build_dataset
 
     dataset = build_dataset(options(photos))
@@ -126,8 +129,6 @@ def test_stock_worker_seeding_repeats_its_draws_and_ours_does_not(photos, tmp_pa
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_epochs_differ_even_when_nobody_tells_the_epoch(photos, workers):
-    from basicsr.data import build_dataset
-
     from basicsr.data import build_dataset
 
     dataset = build_dataset(options(photos))

@@ -45,10 +45,10 @@ def test_all_images_of_a_batch_are_cut_at_the_same_place(scale):
 
 
 def test_patches_reach_every_edge():
-    places = torch.arange(16 * 16, dtype=torch.float32).view(1, 1, 16, 16)
+    places = torch.arange(16 * 20, dtype=torch.float32).view(1, 1, 16, 20)
     progressive = ProgressivePatches({"iters": [1, 1], "gt_sizes": [13, 16], "batch_sizes": [1, 1]})
-    corners = {int(progressive.cut({"lq": places, "gt": places}, 1)["lq"][0, 0, 0, 0]) for _ in range(400)}
-    assert corners == {16 * top + left for top in range(4) for left in range(4)}
+    corners = {int(progressive.cut({"lq": places, "gt": places}, 1)["gt"][0, 0, 0, 0]) for _ in range(800)}
+    assert corners == {20 * top + left for top in range(4) for left in range(8)}
 
 
 @pytest.mark.parametrize(
