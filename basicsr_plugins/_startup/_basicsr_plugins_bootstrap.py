@@ -55,7 +55,7 @@ def install_compat() -> None:
 
 
 class SignalFinder:
-    """Sees the import of ``basicsr.models`` coming, lets the others find it, and runs ``_register`` after it."""
+    """Wraps the loader of ``basicsr.models``, which the other finders find, so that ``_register`` runs after it."""
 
     basicsr_plugins_role = "SignalFinder"
 
@@ -78,7 +78,7 @@ class SignalFinder:
 
 
 class SignalLoader(Loader):
-    """The original loader with one step behind it. Every other attribute is the original's."""
+    """The original loader, followed by ``_register``. Every other attribute is the original's."""
 
     def __init__(self, loader: "Any", spec: "ModuleSpec") -> None:
         self._loader = loader
@@ -91,12 +91,12 @@ class SignalLoader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: "ModuleType") -> None:
-        # pickling, inspect and reload shall see the truth
+        # pickling, inspect and reload use the original loader
         self._spec.loader = module.__loader__ = self._loader
         try:
             self._loader.exec_module(module)
         except BaseException:
-            sys.meta_path.insert(0, SignalFinder())  # a second attempt at the import is to be seen as well
+            sys.meta_path.insert(0, SignalFinder())  # for a second attempt at the import
             raise
         _register()
 
@@ -159,7 +159,7 @@ def _numbers_of(version: str) -> "list[int]":
 
 
 def withdraw_stand_in() -> None:
-    """Take the stand-ins away again: BasicSR holds what it wanted, and nobody else shall see them."""
+    """Remove the stand-ins once BasicSR has imported them, so that no other package sees them."""
     for name in REMOVED:
         stand_in = sys.modules.get(name)
         if isinstance(getattr(getattr(stand_in, "__spec__", None), "loader", None), CompatLoader):
@@ -175,7 +175,7 @@ def _register() -> None:
     withdraw_stand_in()
     registry = sys.modules.get("basicsr.utils.registry")
     if not all(hasattr(registry, name) for name in REGISTRIES):
-        return  # a fork that only shares the name: none of our business
+        return  # a fork that only shares the name
     try:
         import basicsr_plugins
 
