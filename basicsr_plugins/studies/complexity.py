@@ -6,6 +6,7 @@ not public; these three need no weights, and a network of the user's can be adde
 
 from __future__ import annotations
 
+import importlib
 import math
 import zlib
 from collections.abc import Iterable, Iterator
@@ -181,8 +182,6 @@ def load_scorer(name: str) -> Scorer:
     Raises:
         OptionError: The module cannot be imported or has no such function.
     """
-    import importlib
-
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise OptionError(f"network: expected module:function, got {name!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,8 +200,6 @@ def _split(
 
 
 def _embed(manifold: Any, features: np.ndarray, iterations: int) -> np.ndarray:
-    import inspect
-
     arguments = inspect.signature(manifold.TSNE).parameters
     name = "max_iter" if "max_iter" in arguments else "n_iter"  # renamed in scikit-learn 1.5
     perplexity = min(30.0, (len(features) - 1) / 3)

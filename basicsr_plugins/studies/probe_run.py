@@ -12,7 +12,12 @@ from typing import Any, Optional
 import numpy as np
 from torch import nn
 
+import basicsr_plugins
+from basicsr_plugins.archs.feature_presets import preset_layers
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import check_call
+from basicsr_plugins.core.registration import lookup
+from basicsr_plugins.core.safe_yaml import load_yaml
 from basicsr_plugins.data.files import image_files, need_folder
 from basicsr_plugins.studies.probe import (
     SEEDS,
@@ -23,6 +28,7 @@ from basicsr_plugins.studies.probe import (
     read_label_folders,
     tap_features,
 )
+from basicsr_plugins.studies.probe_figures import draw_confusions, draw_embeddings
 from basicsr_plugins.studies.tables import as_text, write_csv
 
 __all__ = ["label_folders", "run"]
@@ -85,11 +91,6 @@ def _named(given: list[str], where: str, default: Any) -> dict[str, str]:
 
 
 def _network(path: str) -> nn.Module:
-    import basicsr_plugins
-    from basicsr_plugins.core.options import check_call
-    from basicsr_plugins.core.registration import lookup
-    from basicsr_plugins.core.safe_yaml import load_yaml
-
     basicsr_plugins.register()
     options = dict(load_yaml(Path(path)).get("network_g") or {})
     if "type" not in options:
@@ -108,8 +109,6 @@ def _load(network: nn.Module, path: str, key: Optional[str]) -> None:
 def _layers(
     name: str, network: nn.Module, images: LabelledImages, arguments: argparse.Namespace, classify: Any
 ) -> list[ProbeResult]:
-    from basicsr_plugins.archs.feature_presets import preset_layers
-
     layers = arguments.layers or preset_layers(network)[:1]
     features = tap_features(network, layers, images.images, pool=arguments.pool, device=arguments.device)
     return [classify(f"{name}: {layer}", values) for layer, values in features.items()]
@@ -121,8 +120,6 @@ def _pictures(folders: Mapping[str, Path], per_class: int) -> np.ndarray:
 
 
 def _write(results: list[ProbeResult], images: LabelledImages, arguments: argparse.Namespace) -> None:
-    from basicsr_plugins.studies.probe_figures import draw_confusions, draw_embeddings
-
     out = Path(arguments.out)
     rows = [result.row() for result in results]
     print(as_text(rows))

@@ -14,9 +14,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 import basicsr_plugins
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.launch.checking import check_options
+from basicsr_plugins.studies.figures import draw_rain, need_matplotlib
 from basicsr_plugins.studies.sweep_plan import Run, SweepOptions, list_file, plan, read_sweep
+from basicsr_plugins.studies.tables import as_text, average, write_csv
 
 __all__ = ["Run", "SweepOptions", "collect", "plan", "read_sweep", "run_sweep", "summary"]
 
@@ -37,10 +42,6 @@ def run_sweep(path: str | Path, out: str | Path | None = None) -> int:
     Raises:
         OptionError: The sweep file is wrong, or the folder holds runs with other options.
     """
-    from tqdm import tqdm
-
-    from basicsr_plugins.studies.figures import draw_rain, need_matplotlib
-    from basicsr_plugins.studies.tables import as_text, write_csv
 
     need_matplotlib()
     sweep = read_sweep(path)
@@ -76,17 +77,8 @@ def collect(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows averaged over the seeds, with the columns that matter."""
-    keys = ("category", "rain", "backgrounds", "test")
     columns = ("e_r", "e_r_oracle", "removal_ratio", "e_b", "residual", "psnr", "ssim")
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    means = []
-    for group, members in groups.items():
-        known = {name: [row[name] for row in members if row.get(name) is not None] for name in columns}
-        values = {name: sum(found) / len(found) for name, found in known.items() if found}
-        means.append({**dict(zip(keys, group)), "seeds": len(members), **values})
-    return means
+    return average(rows, ("category", "rain", "backgrounds", "test"), columns)
 
 
 def _train(run: Run, bar: Any) -> bool:
@@ -124,8 +116,6 @@ def _write_lists(sweep: SweepOptions, out: Path) -> None:
 
 def _check(runs: list[Run]) -> None:
     """Check, before any run starts, the one with most backgrounds of every category and rain range."""
-    from basicsr_plugins.launch.checking import check_options
-
     basicsr_plugins.register()
     largest: dict[tuple[str, str], Run] = {}
     for run in sorted(runs, key=lambda run: run.point["backgrounds"]):

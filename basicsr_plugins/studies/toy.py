@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from basicsr_plugins.core.errors import OptionError, one_of
 from basicsr_plugins.core.options import non_negative, option, positive
+from basicsr_plugins.studies.tables import average
 
 __all__ = [
     "DEGRADATIONS",
@@ -204,14 +205,12 @@ def run_toy(settings: ToySettings) -> list[dict[str, Any]]:
         degradation = degradations(rng, settings.test_functions, kind, settings.points)
         with torch.no_grad():
             output = network(torch.from_numpy(clean + degradation)).numpy()
+        found = removal(clean + degradation, output, degradation)
         rows.append(
             {
-                "terms": settings.terms,
-                "functions": settings.functions,
-                "seed": settings.seed,
-                "train_on": settings.train_on,
+                **{name: getattr(settings, name) for name in ("terms", "functions", "seed", "train_on")},
                 "test_on": kind,
-                "removal": float(np.median(removal(clean + degradation, output, degradation))),
+                "removal": float(np.median(found)),
                 "background_error": float(background_error(output, clean, degradation).mean()),
             }
         )
@@ -243,18 +242,7 @@ def run_grid(
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row a combination of K, N and test degradation, averaged over the seeds."""
-    keys = ("train_on", "terms", "functions", "test_on")
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return [
-        {
-            **dict(zip(keys, group)),
-            "seeds": len(members),
-            **{name: float(np.mean([row[name] for row in members])) for name in ("removal", "background_error")},
-        }
-        for group, members in groups.items()
-    ]
+    return average(rows, ("train_on", "terms", "functions", "test_on"), ("removal", "background_error"))
 
 
 def differences(rows: Sequence[dict[str, Any]], axis: str, low: int, high: int, test_on: Sequence[str]) -> np.ndarray:
@@ -267,15 +255,9 @@ def differences(rows: Sequence[dict[str, Any]], axis: str, low: int, high: int, 
         high: The larger value.
         test_on: Degradations that are averaged over.
     """
-    falls = []
-    for seed in sorted({row["seed"] for row in rows}):
-        ends = []
-        for value in (low, high):
-            chosen = [
-                row["removal"]
-                for row in rows
-                if row["seed"] == seed and row[axis] == value and row["test_on"] in test_on
-            ]
-            ends.append(np.mean(chosen))
-        falls.append(ends[0] - ends[1])
-    return np.array(falls)
+
+    def mean(seed: int, value: int) -> float:
+        chosen = [r for r in rows if r["seed"] == seed and r[axis] == value and r["test_on"] in test_on]
+        return float(np.mean([row["removal"] for row in chosen]))
+
+    return np.array([mean(seed, low) - mean(seed, high) for seed in sorted({row["seed"] for row in rows})])
