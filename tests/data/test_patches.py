@@ -40,6 +40,13 @@ def test_a_switch_leaves_the_other_draws_in_place():
     ]
 
 
+def test_each_choice_follows_its_own_draw():
+    for index, patch in enumerate(drawn(options())):
+        top, left, *turns = np.random.default_rng(index).random(5)
+        assert (patch.top, patch.left) == (int(top * 25), int(left * 33))
+        assert [patch.hflip, patch.vflip, patch.swap] == [turn < 0.5 for turn in turns]
+
+
 def test_the_turns_are_independent():
     """All combinations occur, those with a half of the places too, so that no two of them follow one draw."""
     patches = drawn(options(use_hflip=True, use_rot=True), 512)

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 import basicsr_plugins
+from basicsr_plugins.stock.sampler import current_sampler
 
 
 class Counting(Dataset):
@@ -50,6 +51,12 @@ def test_every_epoch_has_its_own_order_and_the_data_set_hears_of_it(ours):
         sampler.set_epoch(epoch)
         assert sampler.dataset.epoch == epoch
         assert list(sampler) == [index if ours else index % 5 for index in stock_order(epoch)]
+
+
+def test_the_sampler_of_the_running_training_is_known():
+    sampler = make(True)
+    sampler.set_epoch(0)
+    assert current_sampler() is sampler
 
 
 def test_the_ranks_share_an_epoch_without_overlap():
