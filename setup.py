@@ -97,7 +97,9 @@ setup(
         "test": [
             "basicsr>=1.4.2",
             "hypothesis>=6.90",
+            "import-linter>=2.0",
             "matplotlib>=3.6",
+            "mypy>=1.10",
             "pytest>=7.4",
             "pytest-xdist>=3.3",
             "ruff>=0.14",
@@ -105,6 +107,8 @@ setup(
             "scikit-learn>=1.2",
             "setuptools>=64",
             "spandrel>=0.4",
+            "types-PyYAML",
+            "types-tqdm",
             "wheel",
         ],
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+import basicsr_plugins
 from basicsr_plugins.cli.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +59,44 @@ def run_code(code: str, names: dict) -> None:
     exec(compile(code, "README.md", "exec"), names)
 
 
+USE_MY_MODULE = """
+import sys
+import numpy as np, torch
+sys.path.insert(0, {tests!r})
+import basicsr_plugins, my_module, tiny_runs
+basicsr_plugins.register()
+from basicsr_plugins.core.registration import lookup
+from basicsr_plugins.degradations import build_degradation
+from basicsr_plugins.launch.checking import check_options
+from pathlib import Path
+folder = Path({folder!r})
+tiny_runs.write_images(folder / "images")
+changes = {{
+    "model_type": "IdentityModel", "scale": 1,
+    "train": {{"identity_weight": 0.5, "extra_losses": {{"l_edge": {{"type": "EdgeLoss", "loss_weight": 0.1}}}}}},
+    "datasets": {{"train": {{"degradations": ["Gamma"]}}}},
+    "val": {{"metrics": {{"darkest": {{"type": "calculate_darkest", "better": "higher"}}}}}},
+}}
+options = {{**tiny_runs.parsed_options(folder, **changes), "network_g": {{"type": "TinyNet", "width": 4}}}}
+check_options(options)
+from basicsr.models import build_model
+log = tiny_runs.train(build_model(options), [1, 2])[-1]
+result = build_degradation("gamma")(np.full((4, 4, 3), 0.5, np.float32), np.random.default_rng(0))
+assert (result.image < 0.5).all(), result.image
+print(*log)
+"""
+
+
+def test_what_contributing_adds_can_be_used(tmp_path):
+    """The snippets, one after another, are a module of one's own; its parts are checked and trained together."""
+    (tmp_path / "my_module.py").write_text("\n".join(blocks(ROOT / "docs" / "contributing.md", "python")))
+    code = USE_MY_MODULE.format(tests=str(ROOT / "tests"), folder=str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split()[-3:] == ["l_pix", "l_edge", "l_identity"]
+
+
 def commands() -> list[str]:
     """Return every basicsr-plugins command line of README and docs."""
     found = []
@@ -89,6 +129,26 @@ def test_yaml_snippets_are_yaml():
     for page in PAGES:
         for block in blocks(page, "yaml"):
             assert yaml.load(block, Loader=Loader)
+
+
+def test_citation_names_the_package_and_the_papers():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == basicsr_plugins.__version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(cited)
+    numbers = [each["value"] for paper in cited["references"] for each in paper["identifiers"]]
+    assert len(numbers) == len(set(numbers)) == 5
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for paper in cited["references"]:
+        assert {"type", "title", "authors", "year"} <= set(paper)
+        assert paper["identifiers"][0]["value"].replace(":", " ") in readme
+
+
+def test_pre_commit_hooks_are_the_checks_of_the_test_command():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    script = (ROOT / "tools" / "run_tests.sh").read_text(encoding="utf-8")
+    for hook in hooks:
+        assert hook["language"] == "system"
+        assert hook["entry"].split(" --")[0] in script
 
 
 def test_list_and_init(capsys, tmp_path):

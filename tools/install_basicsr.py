@@ -27,7 +27,7 @@ def mended_copy(published: Path, target: Path) -> Path:
 
 
 def main() -> int:
-    """Download what is missing, mend, install; return pip's exit status."""
+    """Download what is missing, patch, install; return pip's exit status."""
     folder, arguments = Path(sys.argv[1]), sys.argv[2:]
     published = folder / f"basicsr-{VERSION}"
     if not (published / "setup.py").is_file():

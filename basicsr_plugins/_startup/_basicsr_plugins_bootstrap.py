@@ -11,6 +11,16 @@ imported (all five registries are complete by then) the first one calls ``basics
 
 import sys
 
+TYPE_CHECKING = False  # typing's own would have to be imported, at the start of every Python program
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import FrameType, ModuleType
+    from typing import Any, Optional
+else:
+    Loader = object
+
 __all__ = ["install", "install_compat", "withdraw_stand_in"]
 
 #: The import that, once finished, means that BasicSR's registries are complete.
@@ -21,7 +31,7 @@ REMOVED = ("torchvision.transforms.functional_tensor", "distutils", "distutils.v
 REGISTRIES = ("ARCH_REGISTRY", "DATASET_REGISTRY", "LOSS_REGISTRY", "METRIC_REGISTRY", "MODEL_REGISTRY")
 
 
-def install():
+def install() -> None:
     """Wait for BasicSR. Idempotent (``site`` reads a ``.pth`` twice in some virtual environments) and never raises."""
     try:
         import os  # loaded by site before any .pth line runs
@@ -38,18 +48,20 @@ def install():
         _warn(error)
 
 
-def install_compat():
+def install_compat() -> None:
     """Let BasicSR 1.4.2 import on a torchvision without ``functional_tensor``, without ``distutils``. Idempotent."""
     if not _installed("CompatFinder"):
         sys.meta_path.append(CompatFinder())  # last: where the module exists, it answers for itself
 
 
 class SignalFinder:
-    """Sees the import of ``basicsr.models`` coming, lets the others find it, and runs ``_register`` after it."""
+    """Wraps the loader of ``basicsr.models``, which the other finders find, so that ``_register`` runs after it."""
 
     basicsr_plugins_role = "SignalFinder"
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
+    ) -> "Optional[ModuleSpec]":
         if name != SIGNAL:
             return None
         if self in sys.meta_path:
@@ -65,26 +77,26 @@ class SignalFinder:
         return None
 
 
-class SignalLoader:
-    """The original loader with one step behind it. Every other attribute is the original's."""
+class SignalLoader(Loader):
+    """The original loader, followed by ``_register``. Every other attribute is the original's."""
 
-    def __init__(self, loader, spec):
+    def __init__(self, loader: "Any", spec: "ModuleSpec") -> None:
         self._loader = loader
         self._spec = spec
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> "Any":
         return getattr(self._loader, name)
 
-    def create_module(self, spec):
+    def create_module(self, spec: "ModuleSpec") -> "Optional[ModuleType]":
         return self._loader.create_module(spec)
 
-    def exec_module(self, module):
-        # pickling, inspect and reload shall see the truth
+    def exec_module(self, module: "ModuleType") -> None:
+        # pickling, inspect and reload use the original loader
         self._spec.loader = module.__loader__ = self._loader
         try:
             self._loader.exec_module(module)
         except BaseException:
-            sys.meta_path.insert(0, SignalFinder())  # a second attempt at the import is to be seen as well
+            sys.meta_path.insert(0, SignalFinder())  # for a second attempt at the import
             raise
         _register()
 
@@ -94,7 +106,9 @@ class CompatFinder:
 
     basicsr_plugins_role = "CompatFinder"
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
+    ) -> "Optional[ModuleSpec]":
         if name not in REMOVED or not _asked_by_basicsr():
             return None
         from importlib.machinery import ModuleSpec
@@ -102,15 +116,15 @@ class CompatFinder:
         return ModuleSpec(name, CompatLoader(), is_package=name == "distutils")
 
 
-class CompatLoader:
+class CompatLoader(Loader):
     """Fills the stand-in: with what torchvision moved to ``_functional_tensor``, or with a comparison of versions."""
 
-    def create_module(self, spec):
+    def create_module(self, spec: "ModuleSpec") -> None:
         return None
 
-    def exec_module(self, module):
+    def exec_module(self, module: "ModuleType") -> None:
         if module.__name__ == "distutils.version":
-            module.LooseVersion = _numbers_of
+            vars(module)["LooseVersion"] = _numbers_of
         if module.__name__.startswith("distutils"):
             return
         try:
@@ -122,8 +136,8 @@ class CompatLoader:
                 setattr(module, name, getattr(moved, name))
 
 
-def _asked_by_basicsr():
-    frame = sys._getframe(1)
+def _asked_by_basicsr() -> bool:
+    frame: Optional[FrameType] = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name == "basicsr" or name.startswith("basicsr."):
@@ -134,18 +148,18 @@ def _asked_by_basicsr():
     return False
 
 
-def _installed(role):
+def _installed(role: str) -> bool:
     return any(getattr(finder, "basicsr_plugins_role", None) == role for finder in sys.meta_path)
 
 
-def _numbers_of(version):
+def _numbers_of(version: str) -> "list[int]":
     import re
 
     return [int(number) for number in re.findall(r"\d+", version)]  # BasicSR only asks for >=
 
 
-def withdraw_stand_in():
-    """Take the stand-ins away again: BasicSR holds what it wanted, and nobody else shall see them."""
+def withdraw_stand_in() -> None:
+    """Remove the stand-ins once BasicSR has imported them, so that no other package sees them."""
     for name in REMOVED:
         stand_in = sys.modules.get(name)
         if isinstance(getattr(getattr(stand_in, "__spec__", None), "loader", None), CompatLoader):
@@ -155,13 +169,13 @@ def withdraw_stand_in():
                 delattr(sys.modules[folder], last)
 
 
-def _register():
+def _register() -> None:
     import os
 
     withdraw_stand_in()
     registry = sys.modules.get("basicsr.utils.registry")
     if not all(hasattr(registry, name) for name in REGISTRIES):
-        return  # a fork that only shares the name: none of our business
+        return  # a fork that only shares the name
     try:
         import basicsr_plugins
 
@@ -172,7 +186,7 @@ def _register():
         _warn(error)
 
 
-def _warn(error):
+def _warn(error: Exception) -> None:
     try:
         sys.stderr.write(
             "basicsr_plugins could not register itself (%s: %s). BasicSR continues without it; set "

@@ -1,4 +1,4 @@
-"""`basicsr-plugins probe`: how well do a network's features tell degradations apart, by nearest neighbours?"""
+"""`basicsr-plugins probe`: how well do a network's features separate degradations, by nearest neighbours?"""
 
 from __future__ import annotations
 

@@ -135,37 +135,3 @@ def _make_loaders(stock_function: Any, opt: dict[str, Any], logger: Any) -> tupl
             f"{train_loader.batch_size}. Lower batch_size_per_gpu or raise dataset_enlarge_ratio."
         )
     return train_loader, train_sampler, val_loaders, math.ceil(total_iters / batches), total_iters
-
-
-def add_arguments(parser: argparse.ArgumentParser, is_train: bool) -> None:
-    """Add the arguments of ``train`` or ``test`` to a parser."""
-    parser.add_argument("-opt", "--opt", required=True, help="option file (YAML)")
-    parser.add_argument(
-        "--launcher", choices=("none", "pytorch", "slurm"), help="default: pytorch under torchrun, else none"
-    )
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--set", action="append", nargs="+", metavar="KEY=VALUE",
-        help="override options: dotted keys, YAML values, e.g. --set train.ema_decay=0.999 datasets.train.gt_size=64",
-    )  # fmt: skip
-    if is_train:
-        parser.add_argument("--auto_resume", action="store_true", help="go on from the newest complete checkpoint")
-        parser.add_argument("--debug", action="store_true", help="stock's debug mode: log, save and validate often")
-    else:
-        parser.set_defaults(auto_resume=False, debug=False)
-    parser.set_defaults(func=_train if is_train else _test)
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    return _run(arguments, is_train=True)
-
-
-def _test(arguments: argparse.Namespace) -> int:
-    return _run(arguments, is_train=False)
-
-
-def _run(arguments: argparse.Namespace, is_train: bool) -> int:
-    arguments.set = [text for group in arguments.set or [] for text in group]
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    run(arguments, is_train)
-    return 0

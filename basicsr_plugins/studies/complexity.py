@@ -1,11 +1,12 @@
 """How complex is a set of images? Backgrounds and rain layers by the same measures (arXiv 2305.15134, section 4).
 
-The papers' finding is that a network learns whichever of background and degradation is simpler. Their own measure is
+The papers find that a network learns whichever is simpler, the background or the degradation. Their own measure is
 not public; these three need no weights, and a network of the user's can be added.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import zlib
 from collections.abc import Iterable, Iterator
@@ -166,7 +167,7 @@ def rain_layers(preset: str, side: int, count: int, seed: int = 0) -> Iterator[n
     """
     if preset not in RAIN_PRESETS:
         raise OptionError(f"rain: {one_of(preset, RAIN_PRESETS, 'preset')}")
-    rain = Rain(preset=preset)
+    rain = Rain.from_options({"preset": preset}, "rain")
     black = np.zeros((side, side, 3), dtype=np.float32)
     for index in range(count):
         layer = rain(black, np.random.default_rng([seed, index])).layers["rain"]
@@ -181,8 +182,6 @@ def load_scorer(name: str) -> Scorer:
     Raises:
         OptionError: The module cannot be imported or has no such function.
     """
-    import importlib
-
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise OptionError(f"network: expected module:function, got {name!r}.")

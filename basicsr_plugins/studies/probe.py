@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,7 +160,7 @@ def probe(
         seeds: One split each; the published ones by default.
         test_size: Share of the test images: 2:1 as published.
         stratified: Split each class alike, as the text has it (the published script does not).
-        groups: ``(n,)`` what image shows; given, all versions of a picture are on one side of the split.
+        groups: ``(n,)`` the picture behind each image; all versions of a picture stay on one side of the split.
         tsne: Iterations of t-SNE on L2-normalised features (2000 as published); 0 for none.
         progress: Wraps the seeds.
 
@@ -199,8 +200,6 @@ def _split(
 
 
 def _embed(manifold: Any, features: np.ndarray, iterations: int) -> np.ndarray:
-    import inspect
-
     arguments = inspect.signature(manifold.TSNE).parameters
     name = "max_iter" if "max_iter" in arguments else "n_iter"  # renamed in scikit-learn 1.5
     perplexity = min(30.0, (len(features) - 1) / 3)

@@ -44,14 +44,14 @@ def draw_embeddings(results: Sequence[ProbeResult], labels: np.ndarray, names: S
         names: One per class.
         path: Where to write.
     """
-    shown = [result for result in results if result.embedding is not None]
-    figure, axes = new_figure(1, max(1, len(shown)))
-    for axis, result in zip(axes[0], shown):
+    panels = [(result.name, result.embedding) for result in results if result.embedding is not None]
+    figure, axes = new_figure(1, max(1, len(panels)))
+    for axis, (title, embedding) in zip(axes[0], panels):
         for label, name in enumerate(names):
-            points = result.embedding[labels == label]
+            points = embedding[labels == label]
             axis.scatter(points[:, 0], points[:, 1], s=6, label=name)
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.set_title(result.name, fontsize=8)
+        axis.set_title(title, fontsize=8)
     axes[0][0].legend(fontsize=6)
     return save_figure(figure, path)

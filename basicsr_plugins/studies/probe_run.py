@@ -12,7 +12,12 @@ from typing import Any, Optional
 import numpy as np
 from torch import nn
 
+import basicsr_plugins
+from basicsr_plugins.archs.feature_presets import preset_layers
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import check_call
+from basicsr_plugins.core.registration import lookup
+from basicsr_plugins.core.safe_yaml import load_yaml
 from basicsr_plugins.data.files import image_files, need_folder
 from basicsr_plugins.studies.probe import (
     SEEDS,
@@ -23,6 +28,7 @@ from basicsr_plugins.studies.probe import (
     read_label_folders,
     tap_features,
 )
+from basicsr_plugins.studies.probe_figures import draw_confusions, draw_embeddings
 from basicsr_plugins.studies.tables import as_text, write_csv
 
 __all__ = ["label_folders", "run"]
@@ -37,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     network = _network(arguments.opt)
     images = read_label_folders(folders, arguments.crop, arguments.per_class)
     groups = _pictures(folders, arguments.per_class) if arguments.by_picture else None
-    judge = partial(
+    classify = partial(
         probe, labels=images.labels, neighbours=arguments.neighbours, seeds=arguments.seeds or SEEDS, groups=groups,
         tsne=arguments.tsne,
     )  # fmt: skip
@@ -45,12 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
     results: list[ProbeResult] = []
     if not arguments.no_random:
         initialise_randomly(network)
-        results += _layers("random init", network, images, arguments, judge)
+        results += _layers("random init", network, images, arguments, classify)
     for name, path in _named(arguments.weights, "--weights", lambda path: Path(path).stem).items():
         _load(network, path, arguments.param_key)
-        results += _layers(name, network, images, arguments, judge)
+        results += _layers(name, network, images, arguments, classify)
     if not arguments.no_pixels:
-        results.append(judge("raw pixels", images.images.flatten(1).numpy()))
+        results.append(classify("raw pixels", images.images.flatten(1).numpy()))
     if not results:
         raise OptionError("--no-random, --no-pixels: nothing is left to probe; give --weights.")
     _write(results, images, arguments)
@@ -85,11 +91,6 @@ def _named(given: list[str], where: str, default: Any) -> dict[str, str]:
 
 
 def _network(path: str) -> nn.Module:
-    import basicsr_plugins
-    from basicsr_plugins.core.options import check_call
-    from basicsr_plugins.core.registration import lookup
-    from basicsr_plugins.core.safe_yaml import load_yaml
-
     basicsr_plugins.register()
     options = dict(load_yaml(Path(path)).get("network_g") or {})
     if "type" not in options:
@@ -106,13 +107,11 @@ def _load(network: nn.Module, path: str, key: Optional[str]) -> None:
 
 
 def _layers(
-    name: str, network: nn.Module, images: LabelledImages, arguments: argparse.Namespace, judge: Any
+    name: str, network: nn.Module, images: LabelledImages, arguments: argparse.Namespace, classify: Any
 ) -> list[ProbeResult]:
-    from basicsr_plugins.archs.feature_presets import preset_layers
-
     layers = arguments.layers or preset_layers(network)[:1]
     features = tap_features(network, layers, images.images, pool=arguments.pool, device=arguments.device)
-    return [judge(f"{name}: {layer}", values) for layer, values in features.items()]
+    return [classify(f"{name}: {layer}", values) for layer, values in features.items()]
 
 
 def _pictures(folders: Mapping[str, Path], per_class: int) -> np.ndarray:
@@ -121,8 +120,6 @@ def _pictures(folders: Mapping[str, Path], per_class: int) -> np.ndarray:
 
 
 def _write(results: list[ProbeResult], images: LabelledImages, arguments: argparse.Namespace) -> None:
-    from basicsr_plugins.studies.probe_figures import draw_confusions, draw_embeddings
-
     out = Path(arguments.out)
     rows = [result.row() for result in results]
     print(as_text(rows))

@@ -12,11 +12,16 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
+
+from tqdm import tqdm
 
 import basicsr_plugins
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.launch.checking import check_options
+from basicsr_plugins.studies.figures import draw_rain, need_matplotlib
 from basicsr_plugins.studies.sweep_plan import Run, SweepOptions, list_file, plan, read_sweep
+from basicsr_plugins.studies.tables import as_text, average, write_csv
 
 __all__ = ["Run", "SweepOptions", "collect", "plan", "read_sweep", "run_sweep", "summary"]
 
@@ -37,10 +42,6 @@ def run_sweep(path: str | Path, out: str | Path | None = None) -> int:
     Raises:
         OptionError: The sweep file is wrong, or the folder holds runs with other options.
     """
-    from tqdm import tqdm
-
-    from basicsr_plugins.studies.figures import draw_rain, need_matplotlib
-    from basicsr_plugins.studies.tables import as_text, write_csv
 
     need_matplotlib()
     sweep = read_sweep(path)
@@ -52,7 +53,7 @@ def run_sweep(path: str | Path, out: str | Path | None = None) -> int:
     if waiting:
         _check(waiting)
     with tqdm(total=len(runs), initial=len(runs) - len(waiting), desc=sweep.name, unit="run") as bar:
-        failed = _train(waiting, lambda run: (bar.set_postfix_str(run.name), bar.update(0)), lambda: bar.update(1))
+        failed = [run for run in waiting if not _train(run, bar)]
     rows = collect(runs)
     for run in failed:
         print(f"{run.name} failed: see {run.log}", file=sys.stderr)
@@ -76,46 +77,25 @@ def collect(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows averaged over the seeds, with the columns that matter."""
-    keys = ("category", "rain", "backgrounds", "test")
     columns = ("e_r", "e_r_oracle", "removal_ratio", "e_b", "residual", "psnr", "ssim")
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    means = []
-    for group, members in groups.items():
-        known = {name: [row[name] for row in members if row.get(name) is not None] for name in columns}
-        values = {name: sum(found) / len(found) for name, found in known.items() if found}
-        means.append({**dict(zip(keys, group)), "seeds": len(members), **values})
-    return means
+    return average(rows, ("category", "rain", "backgrounds", "test"), columns)
 
 
-def _train(runs: list[Run], before: Callable[[Run], Any], after: Callable[[], Any]) -> list[Run]:
-    """Train runs one after another and return those that failed."""
+def _train(run: Run, bar: Any) -> bool:
+    """Train one run in a process of its own, and return whether it left its results."""
     package = str(Path(basicsr_plugins.__file__).parents[1])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    failed = []
-    for run in runs:
-        before(run)
-        run.folder.parent.mkdir(parents=True, exist_ok=True)
-        run.option_file.write_text(run.text(), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "basicsr_plugins.cli.main",
-            "train",
-            "-opt",
-            str(run.option_file),
-            "--auto_resume",
-        ]
-        with run.log.open("a", encoding="utf-8") as log:
-            code = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
-            ).returncode
-        if code or run.results() is None:
-            failed.append(run)
-        after()
-    return failed
+    bar.set_postfix_str(run.name)
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    run.option_file.write_text(run.text(), encoding="utf-8")
+    command = [sys.executable, "-m", "basicsr_plugins.cli.main", "train", "-opt", str(run.option_file), "--auto_resume"]
+    with run.log.open("a", encoding="utf-8") as log:
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )  # fmt: skip
+    bar.update(1)
+    return done.returncode == 0 and run.results() is not None
 
 
 def _refuse_other_options(runs: list[Run]) -> None:
@@ -136,8 +116,6 @@ def _write_lists(sweep: SweepOptions, out: Path) -> None:
 
 def _check(runs: list[Run]) -> None:
     """Check, before any run starts, the one with most backgrounds of every category and rain range."""
-    from basicsr_plugins.launch.checking import check_options
-
     basicsr_plugins.register()
     largest: dict[tuple[str, str], Run] = {}
     for run in sorted(runs, key=lambda run: run.point["backgrounds"]):

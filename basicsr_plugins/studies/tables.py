@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from basicsr_plugins.core.errors import DataError
 
-__all__ = ["as_text", "read_csv", "write_csv"]
+__all__ = ["as_text", "average", "read_csv", "write_csv"]
+
+
+def average(rows: Iterable[Mapping[str, Any]], keys: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row for every combination of ``keys``: the number of rows averaged (``seeds``) and the means.
+
+    Args:
+        rows: The rows; a value that is missing or None is left out of its mean.
+        keys: Columns that tell the groups apart.
+        columns: Columns to average.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    means = []
+    for group, members in groups.items():
+        known = {name: [row[name] for row in members if row.get(name) is not None] for name in columns}
+        values = {name: sum(found) / len(found) for name, found in known.items() if found}
+        means.append({**dict(zip(keys, group)), "seeds": len(members), **values})
+    return means
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:

@@ -1,12 +1,12 @@
-"""The function-denoising toy: does a network that sees more, or more complex, functions remove less of the unknown?
+"""The function-denoising toy: does training on more, or more complex, functions weaken removal of unseen degradations?
 
-arXiv 2502.12600 explains the failure of derainers by what is easier to learn, the clean signal or the degradation, and
-shows it on one-dimensional functions. The paper's settings are not public; those here follow its description.
+arXiv 2502.12600 explains why derainers fail on unseen rain by what is easier to learn, the clean signal or the
+degradation, and shows it on one-dimensional functions. Its settings are not public; those here follow its description.
 
 A clean function is f(x) = sum_{k=1..K} a_k sin(2 pi k x + phi_k) with a_k ~ N(0, 1) / k, a degradation g a burst of
 high frequency, and a small 1-D residual network learns f from y = f + g. It is then tested on new functions with
-degradations that it never saw. Two numbers take the output apart, as E_R and E_B do for rain: ``removal``, how much of
-the degradation is gone, and ``background_error``, what else is wrong with the function.
+unseen degradations. Its error is split in two, as E_R and E_B do for rain: ``removal``, the share of the degradation
+that is removed, and ``background_error``, the error orthogonal to the degradation.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from basicsr_plugins.core.errors import OptionError, one_of
 from basicsr_plugins.core.options import non_negative, option, positive
+from basicsr_plugins.studies.tables import average
 
 __all__ = [
     "DEGRADATIONS",
@@ -135,7 +136,8 @@ class FunctionResNet(nn.Module):
     def forward(self, functions: torch.Tensor) -> torch.Tensor:
         """(n, points) -> (n, points)."""
         x = self.first(functions.unsqueeze(1))
-        for first, second in self.body:
+        for block in self.body:
+            first, second = block.children()
             x = x + second(F.relu(first(x)))
         return functions + self.last(x).squeeze(1)
 
@@ -203,14 +205,12 @@ def run_toy(settings: ToySettings) -> list[dict[str, Any]]:
         degradation = degradations(rng, settings.test_functions, kind, settings.points)
         with torch.no_grad():
             output = network(torch.from_numpy(clean + degradation)).numpy()
+        found = removal(clean + degradation, output, degradation)
         rows.append(
             {
-                "terms": settings.terms,
-                "functions": settings.functions,
-                "seed": settings.seed,
-                "train_on": settings.train_on,
+                **{name: getattr(settings, name) for name in ("terms", "functions", "seed", "train_on")},
                 "test_on": kind,
-                "removal": float(np.median(removal(clean + degradation, output, degradation))),
+                "removal": float(np.median(found)),
                 "background_error": float(background_error(output, clean, degradation).mean()),
             }
         )
@@ -242,18 +242,7 @@ def run_grid(
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row a combination of K, N and test degradation, averaged over the seeds."""
-    keys = ("train_on", "terms", "functions", "test_on")
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return [
-        {
-            **dict(zip(keys, group)),
-            "seeds": len(members),
-            **{name: float(np.mean([row[name] for row in members])) for name in ("removal", "background_error")},
-        }
-        for group, members in groups.items()
-    ]
+    return average(rows, ("train_on", "terms", "functions", "test_on"), ("removal", "background_error"))
 
 
 def differences(rows: Sequence[dict[str, Any]], axis: str, low: int, high: int, test_on: Sequence[str]) -> np.ndarray:
@@ -262,19 +251,13 @@ def differences(rows: Sequence[dict[str, Any]], axis: str, low: int, high: int, 
     Args:
         rows: Rows of ``run_grid``.
         axis: ``terms`` or ``functions``; the other one is averaged over.
-        low: Value of the axis at the easy end.
-        high: Value at the hard end.
+        low: The smaller value.
+        high: The larger value.
         test_on: Degradations that are averaged over.
     """
-    falls = []
-    for seed in sorted({row["seed"] for row in rows}):
-        ends = []
-        for value in (low, high):
-            chosen = [
-                row["removal"]
-                for row in rows
-                if row["seed"] == seed and row[axis] == value and row["test_on"] in test_on
-            ]
-            ends.append(np.mean(chosen))
-        falls.append(ends[0] - ends[1])
-    return np.array(falls)
+
+    def mean(seed: int, value: int) -> float:
+        chosen = [r for r in rows if r["seed"] == seed and r[axis] == value and r["test_on"] in test_on]
+        return float(np.mean([row["removal"] for row in chosen]))
+
+    return np.array([mean(seed, low) - mean(seed, high) for seed in sorted({row["seed"] for row in rows})])

@@ -108,6 +108,7 @@ def test_open_ended_functions_take_any_name():
 def test_a_float_or_a_tensor_is_a_float_in_an_option_file():
     assert to_type("1e-4", Union[float, torch.Tensor])[1]
     assert to_type(0.1, Union[float, torch.Tensor]) == (0.1, "")
+    assert to_type("x", Union[float, torch.Tensor])[1] == to_type("x", float)[1]
 
 
 @pytest.mark.parametrize(

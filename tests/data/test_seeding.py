@@ -63,6 +63,29 @@ def test_a_training_that_is_over_has_no_sampler(photos):
     assert sampler.current_sampler() is None
 
 
+@pytest.mark.parametrize("length", [1, 3])
+def test_without_set_epoch_and_workers_the_samples_served_count_the_epochs(length):
+    seeds = SampleSeeds(7)
+    seen = []
+    for _ in range(7):
+        seen.append(seeds.epoch)
+        seeds.count(length)
+    assert seen == [served // length for served in range(7)]
+
+
+def test_a_data_set_is_its_samples_in_order(photos):
+    from basicsr.data import build_dataset
+
+    dataset = build_dataset(options(photos))
+    assert [sample["gt_path"] for sample in dataset] == [dataset[index]["gt_path"] for index in range(len(dataset))]
+    assert dataset[len(dataset)]["gt_path"] == dataset[0]["gt_path"], "training takes virtual indices"
+    with pytest.raises(IndexError, match="sample -1 of"):
+        dataset[-1]
+    validation = build_dataset(options(photos, phase="val"))
+    with pytest.raises(IndexError, match=f"sample {len(validation)} of"):
+        validation[len(validation)]
+
+
 def test_persistent_workers_see_the_epoch(photos):
     reference = epochs(options(photos), 0, count=3)
     for ours, theirs in zip(reference, epochs(options(photos, persistent_workers=True), 2, count=3)):

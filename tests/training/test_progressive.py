@@ -44,6 +44,15 @@ def test_all_images_of_a_batch_are_cut_at_the_same_place(scale):
     assert batch["lq"].shape == (4, 1, 16, 16)
 
 
+def test_patches_reach_every_edge():
+    places = torch.arange(16 * 20, dtype=torch.float32).view(1, 1, 16, 20)
+    progressive = ProgressivePatches({"iters": [1, 1], "gt_sizes": [13, 16], "batch_sizes": [1, 1]})
+    corners = {int(progressive.cut({"lq": places, "gt": places}, 1)["gt"][0, 0, 0, 0]) for _ in range(800)}
+    assert corners == {20 * top + left for top in range(4) for left in range(8)}
+    for image in (places, places.mT):
+        assert {progressive.cut({"lq": image, "gt": image}, 2)["lq"].shape for _ in range(40)} == {(1, 1, 16, 16)}
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
