@@ -107,7 +107,7 @@ class ABAIRPretrainModel(RestorationModel):
         if not self.segments:
             yield from super().phases(current_iter)
             return
-        if not hasattr(self, "degradation_map"):
+        if "degradation_map" not in self.batch:
             raise DataError(
                 "datasets.train: the batch has no degradation_map, which the segmentation loss needs. Set "
                 "return_map: true or cutmix: {...} in a DegradationDataset, or train.segmentation_opt: ~."
@@ -115,7 +115,7 @@ class ABAIRPretrainModel(RestorationModel):
         restored, [feature] = self.tap.with_output(self.lq)
         self.output = restored.float()
         losses = self.restoration_losses(self.output, self.gt)
-        losses["l_seg"] = self.cri_seg(self.net_s(feature, self.lq.shape[-2:]), self.degradation_map)
+        losses["l_seg"] = self.cri_seg(self.net_s(feature, self.lq.shape[-2:]), self.batch["degradation_map"])
         yield losses
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
@@ -124,14 +124,14 @@ class ABAIRPretrainModel(RestorationModel):
         super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     @torch.no_grad()
-    def judge(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Compare the predicted map of the image in ``self`` with the true one, and save both as a picture."""
-        if not self.segments or not hasattr(self, "degradation_map"):
+        if not self.segments or "degradation_map" not in self.batch:
             return {}
         network = self.evaluation_network("g")
         tap = self.tap if network is self.net_g else self.make_tap(network, self.run)
         logits = self.evaluation_network("s")(tap(self.lq)[0], self.lq.shape[-2:])
-        truth, prediction = self.degradation_map[0].cpu().numpy(), logits[0].argmax(dim=0).cpu().numpy()
+        truth, prediction = self.batch["degradation_map"][0].cpu().numpy(), logits[0].argmax(dim=0).cpu().numpy()
         classes = logits.shape[1]
         if self.is_train and self.maps_saved < self.settings.save_maps:
             self._save_map(prediction, truth, classes)
@@ -147,7 +147,7 @@ class ABAIRPretrainModel(RestorationModel):
         imwrite(np.concatenate([image, *maps], axis=1), path)
         self.maps_saved += 1
 
-    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+    def aggregate(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return pixel accuracy, that of each class, the mean intersection over union, and the confusion matrix."""
         counts = [np.array(record["pixels"]) for record in records if "pixels" in record]
         if not counts:

@@ -145,22 +145,24 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         losses: dict[str, Tensor] = {}
         if self.cri_est is not None:
             losses["l_est"] = self.cri_est(logits, self._shares())
-            if spatial and hasattr(self, "degradation_map"):
+            if spatial and "degradation_map" in self.batch:
                 maps = self.net_e.maps(self.lq, spatial)
-                losses["l_est_map"] = self.cri_est(maps, self.labels.map_shares(self.degradation_map, maps.shape[-2:]))
+                losses["l_est_map"] = self.cri_est(
+                    maps, self.labels.map_shares(self.batch["degradation_map"], maps.shape[-2:])
+                )
         if self.cri_pix or self.cri_perceptual or getattr(self, "extra_losses", None):
-            shown = self.net_e.maps(self.lq, spatial) if spatial else logits
-            weights = blend_weights("soft", self.net_g.names, shown.float().softmax(dim=1), self.classes)
+            answers = self.net_e.maps(self.lq, spatial) if spatial else logits
+            weights = blend_weights("soft", self.net_g.names, answers.float().softmax(dim=1), self.classes)
             self.output = self.net_g(self.lq, weights).float()
             losses.update(self.restoration_losses(self.output, self.gt))
         yield losses
 
     def _shares(self) -> Tensor:
-        if hasattr(self, "degradation_map"):
-            return self.labels.map_shares(self.degradation_map, (1, 1)).flatten(1)
-        if not hasattr(self, "degradation"):
+        if "degradation_map" in self.batch:
+            return self.labels.map_shares(self.batch["degradation_map"], (1, 1)).flatten(1)
+        if "degradation" not in self.batch:
             raise DataError("the batch has no degradation labels, which the estimator is trained with.")
-        return self.labels.shares(self.degradation)
+        return self.labels.shares(self.batch["degradation"])
 
     def evaluation_network(self, name: str = "g") -> nn.Module:
         """Return the blended network, or the estimator (averaged, where there is an average)."""
@@ -196,24 +198,24 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         self.output = restorer(self.lq)
 
     @torch.no_grad()
-    def judge(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Remember the true degradation, the estimator's first choice, and the adapters' weights."""
-        if not hasattr(self, "degradation"):
+        if "degradation" not in self.batch:
             return {}
-        record: dict[str, Any] = {"degradation": int(self.degradation[0])}
+        record: dict[str, Any] = {"degradation": int(self.batch["degradation"][0])}
         record["prediction"] = int(self.evaluation_network("e")(self.lq).argmax(dim=1)[0])
         if self.weights is not None:
             means = self.weights.flatten(2).mean(dim=2) if self.weights.dim() == 4 else self.weights
             record["weights"] = means[0].tolist()
         return record
 
-    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+    def aggregate(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return the estimator's accuracy (mixtures left out), the confusion matrix, and the mean weights by label."""
-        judged = [r for r in records if "prediction" in r and r["degradation"] in self.labels.single]
+        evaluated = [r for r in records if "prediction" in r and r["degradation"] in self.labels.single]
         lines, metrics = [], {}
-        if judged:
-            truth = [self.labels.single[record["degradation"]] for record in judged]
-            confusion = confusion_matrix(truth, [record["prediction"] for record in judged], len(self.classes))
+        if evaluated:
+            truth = [self.labels.single[record["degradation"]] for record in evaluated]
+            confusion = confusion_matrix(truth, [record["prediction"] for record in evaluated], len(self.classes))
             metrics["accuracy"], _ = accuracies(confusion)
             lines.append(format_confusion(confusion, self.classes))
         by_label: dict[int, list[list[float]]] = {}

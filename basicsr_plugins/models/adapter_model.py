@@ -89,7 +89,7 @@ class AdapterModel(FrozenBase, RestorationModel):
 
     def load_pretrained(self, name: str, network: nn.Module, key: Optional[str] = None) -> None:
         """Load the base; an averaged copy is copied with its adapter and has nothing to load."""
-        if not hasattr(self, "adapter"):
+        if name not in self.averages:
             super().load_pretrained(name, network, key)
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:

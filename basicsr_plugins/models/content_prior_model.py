@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from basicsr_plugins.adapters.attach import AttachedAdapter, attach_adapter
 from basicsr_plugins.archs.vqgan_arch import VQGAN, code_distances
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import non_negative, option
 from basicsr_plugins.core.registration import provides
-from basicsr_plugins.models.parts.decoupled_scores import DecoupledJudging
+from basicsr_plugins.models.parts.decoupled_scores import DecoupledScores
 from basicsr_plugins.models.restoration_model import RestorationModel
 from basicsr_plugins.models.vqgan_model import check_is_vqgan
 from basicsr_plugins.training.inference import Restorer
@@ -78,7 +79,7 @@ def code_cross_entropy(latent: Tensor, codebook: Tensor, indices: Tensor) -> Ten
 
 
 @provides("model")
-class ContentPriorModel(DecoupledJudging, RestorationModel):
+class ContentPriorModel(DecoupledScores, RestorationModel):
     """Restore through a frozen prior: L = |D(q(E(O))) - B| + w |E(O) - q(E0(B))|^2 + commitment (+ cross-entropy).
 
     ``net_prior`` is the network of stage 1 as it was: the clean encoder E0 that gives the targets, and the
@@ -100,19 +101,18 @@ class ContentPriorModel(DecoupledJudging, RestorationModel):
 
     Settings: ClassVar[type[TrainSettings]] = ContentPriorSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "prior")
+    #: With ``finetune: lora``: the adapter on ``net_g``.
+    adapter: Optional[AttachedAdapter] = None
 
     def setup(self) -> None:
         """Freeze the prior; start ``net_g`` from it and let the chosen parts learn."""
         self.net_prior.requires_grad_(False).eval()
-        self.adapter: Optional[Any] = None
         if not self.is_train:
             return
         lora = self.settings.finetune == "lora"
         if lora or not self.opt["path"].get("pretrain_network_g"):
             self.net_g.load_state_dict(self.net_prior.state_dict())
         if lora:
-            from basicsr_plugins.adapters.attach import attach_adapter
-
             self.adapter = attach_adapter(self.net_g, self.settings.peft_opt, network="VQGAN")
         else:
             freeze(self.net_g, self.settings.finetune)
@@ -143,27 +143,24 @@ class ContentPriorModel(DecoupledJudging, RestorationModel):
     # -- the ceiling ------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def judge(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Also score what the prior makes of the clean image itself."""
-        record = super().judge()
-        if not hasattr(self, "gt"):
+        record = super().evaluate()
+        if "gt" not in self.batch:
             return record
-        settings, restored = self.val_settings, self.output
+        settings = self.val_settings
         restore = Restorer(self.net_prior, 1, settings.pad_multiple, settings.tile, settings.tile_overlap)
-        self.output = restore(self.gt)
-        try:
-            images = images_of(self)
-            values = {name: measure_image(images, options) for name, options in (settings.metrics or {}).items()}
-            rain = self.scores(self.output, self.lq)["rain"]
-        finally:
-            self.output = restored
+        ceiling = restore(self.gt)
+        images = images_of(ceiling, self.lq, self.gt)
+        values = {name: measure_image(images, options) for name, options in (settings.metrics or {}).items()}
+        rain = self.scores(ceiling, self.lq)["rain"]
         if rain:
             values.update(e_r=rain["e_r"], e_b=rain["e_b"])
         return {**record, "ceiling": {name: value for name, value in values.items() if value is not None}}
 
-    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+    def aggregate(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return the ceiling's means as ``ceiling_<metric>``."""
-        metrics, text = super().summarise(records, dataset_name)
+        metrics, text = super().aggregate(records, dataset_name)
         ceilings = [record["ceiling"] for record in records if "ceiling" in record]
         for name in dict.fromkeys(name for values in ceilings for name in values):
             values = [each[name] for each in ceilings if name in each]
@@ -182,7 +179,7 @@ class ContentPriorModel(DecoupledJudging, RestorationModel):
 
     def load_pretrained(self, name: str, network: nn.Module, key: Optional[str] = None) -> None:
         """Load ``path.pretrain_network_<name>``; a network with an adapter comes back through ``load_extra_state``."""
-        if name != "g" or getattr(self, "adapter", None) is None:
+        if name != "g" or self.adapter is None:
             super().load_pretrained(name, network, key)
 
     def extra_state(self) -> dict[str, Any]:

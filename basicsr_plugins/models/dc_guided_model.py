@@ -99,12 +99,12 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
         """The class that the features of a degraded image shall have."""
         return DEGRADED if self.settings.guidance == "binary" else self.settings.target_class or 0
 
-    def judge(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Say whether the classifier sees the target task in the validation image in ``self``."""
         if not self.is_train:
             return {}
-        self.degradation = torch.full((len(self.lq),), self.target, device=self.lq.device)
-        return super().judge()
+        self.batch["degradation"] = torch.full((len(self.lq),), self.target, device=self.lq.device)
+        return super().evaluate()
 
     @classmethod
     def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:

@@ -96,16 +96,16 @@ class DCPTModel(DegradationClassification, RestorationModel):
             return
         if settings.mask_ratio > 0:
             # MaskDCPT: what is left of the degraded image in, the whole clean image and the class out
-            shown = hide_patches(self.lq, settings.mask_ratio, settings.mask_patch)
-            output, features = self.tap.with_output(shown)
-            losses = self.restoration_losses(output.float(), self.gt, shown)
+            net_input = hide_patches(self.lq, settings.mask_ratio, settings.mask_patch)
+            output, features = self.tap.with_output(net_input)
+            losses = self.restoration_losses(output.float(), self.gt, net_input)
             yield {**losses, "l_cls": self.classification_loss(features)}
             return
         # classification: a degraded image in, features of the decoder half out, which degradation was it?
         yield from self.classification_losses(self.tap(self.lq))
         # generation: a clean image in, the same clean image out (or, for the ablation, from the degraded one)
-        shown = self.gt if settings.pixel_input == "gt" else self.lq
-        yield self.restoration_losses(self.restore(shown), self.gt, shown)
+        net_input = self.gt if settings.pixel_input == "gt" else self.lq
+        yield self.restoration_losses(self.restore(net_input), self.gt, net_input)
 
     def setup_losses(self) -> None:
         """Build the losses; a frozen ``net_g`` needs no pixel loss."""

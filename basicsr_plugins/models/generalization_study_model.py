@@ -1,16 +1,16 @@
-"""Plain restoration that is judged as the deraining-generalization papers judge it (arXiv 2305.15134, 2502.12600)."""
+"""Plain restoration, evaluated as in the deraining-generalization papers (arXiv 2305.15134, 2502.12600)."""
 
 from __future__ import annotations
 
 from basicsr_plugins.core.registration import provides
-from basicsr_plugins.models.parts.decoupled_scores import DecoupledJudging
+from basicsr_plugins.models.parts.decoupled_scores import DecoupledScores
 from basicsr_plugins.models.restoration_model import RestorationModel
 
 __all__ = ["GeneralizationStudyModel"]
 
 
 @provides("model")
-class GeneralizationStudyModel(DecoupledJudging, RestorationModel):
+class GeneralizationStudyModel(DecoupledScores, RestorationModel):
     """``RestorationModel`` whose validation reports E_R, E_B, their oracle, removal ratio, residual and removal.
 
     Trains any network (``RestorationResNet``, ``UNet``, stock ``SwinIR`` ...). The figures of the last validation are

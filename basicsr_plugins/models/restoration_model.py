@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, ClassVar, Optional
+from typing import Any, Optional
 
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
-from basicsr.models.sr_model import SRModel
 from torch import Tensor, nn
 
 from basicsr_plugins import stock
@@ -27,15 +26,13 @@ from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build
 from basicsr_plugins.training.precision import Precision, allow_tf32
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.reporting import Reporting
-from basicsr_plugins.training.run_options import RunOptions
-from basicsr_plugins.training.settings import TrainSettings, ValSettings
 from basicsr_plugins.training.stepping import Stepping
 
 __all__ = ["RestorationModel"]
 
 
 @provides("model")
-class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
+class RestorationModel(Stepping, Reporting, Checkpointing):
     """Plain restoration (``lq`` in, ``gt`` wanted) and the engine under all our recipes.
 
     A recipe overrides ``phases``: a generator that yields named losses. After each ``yield`` the base runs that phase's
@@ -60,18 +57,6 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
           pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
     """
 
-    Settings: ClassVar[type[TrainSettings]] = TrainSettings
-    ValSettings: ClassVar[type[ValSettings]] = ValSettings
-    network_names: ClassVar[tuple[str, ...]] = ("g",)
-    #: Those of them that cannot do without an optimizer.
-    trained_networks: ClassVar[tuple[str, ...]] = ("g",)
-    #: What ``train.spn_opt`` adds, where it is set.
-    spn: Optional[SPN] = None
-    #: False for a recipe whose ``net_g`` does not learn: its past says nothing.
-    takes_spn: ClassVar[bool] = True
-    #: Sections of the option file that only this recipe has: key to options dataclass.
-    sections: ClassVar[Mapping[str, type]] = {}
-
     def __init__(self, opt: dict[str, Any]) -> None:
         BaseModel.__init__(self, opt)
         if opt["num_gpu"] > 1 and not opt["dist"]:
@@ -82,9 +67,11 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
         self.run = self.read_options(opt)
         self.settings, self.val_settings = self.run.train, self.run.val
         self.scale = opt.get("scale", 1)
-        self.results: dict[str, dict[str, float]] = {}
-        self.networks: dict[str, nn.Module] = {}
-        self.averages: dict[str, nn.Module] = {}
+        self.results, self.metric_results, self.best_metric_results = {}, {}, {}
+        self.networks, self.averages = {}, {}
+        self.batch, self.files, self.output, self.logged = {}, [], None, {}
+        self.spn = None
+        self.last_iter, self.batches_into_epoch, self.counted_epoch = 0, 0, None
         for name in self.used(self.run):
             self._add_network(name)
         self.setup()
@@ -93,9 +80,6 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
         stock.logger().info(f"basicsr_plugins: {type(self).__name__} trains {', '.join(self.networks)}.")
 
     # -- what a recipe overrides ------------------------------------------------------------------------------------
-
-    def setup(self) -> None:
-        """Build what a recipe needs in training and in validation. The networks are there already."""
 
     def setup_losses(self) -> None:
         """Build the losses; called for training only."""
@@ -112,45 +96,6 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
         self.need("lq", "gt")
         self.output = self.restore(self.lq)
         yield self.restoration_losses(self.output, self.gt)
-
-    def judge(self) -> dict[str, Any]:
-        """Return what this recipe wants to remember of the validation image in ``self`` (picklable)."""
-        return {}
-
-    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
-        """Return further metrics of a data set, and lines for the log, from what ``judge`` remembered."""
-        return {}, ""
-
-    def extra_state(self) -> dict[str, Any]:
-        """Return what a resume needs beyond networks, optimizers and generators (plain containers and tensors)."""
-        return {}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``extra_state`` returned."""
-
-    @classmethod
-    def read_options(cls, opt: Mapping[str, Any]) -> RunOptions:
-        """Return the options of a run of this recipe."""
-        return RunOptions.read(opt, cls.Settings, cls.ValSettings, cls.sections)
-
-    @classmethod
-    def used(cls, run: RunOptions) -> tuple[str, ...]:
-        """Return the networks that take part with these options, in the order in which they are built."""
-        return cls.network_names
-
-    @classmethod
-    def trained(cls, run: RunOptions) -> tuple[str, ...]:
-        """Return the networks that need an optimizer with these options."""
-        return cls.trained_networks
-
-    @classmethod
-    def network_options(cls, run: RunOptions, name: str, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
-        """Return what a network is built from, its ``type`` included; ``networks`` are those that are there already."""
-        return run.network(name)
-
-    @classmethod
-    def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
-        """Check what only this recipe knows, before training starts. ``networks`` are freshly built, by name."""
 
     # -- building blocks for phases ---------------------------------------------------------------------------------
 
@@ -175,13 +120,13 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
         """Build a registered loss, or None where there are no options."""
         return build_loss(options).to(self.device) if options else None
 
-    def restoration_losses(self, output: Tensor, gt: Tensor, shown: Optional[Tensor] = None) -> dict[str, Tensor]:
+    def restoration_losses(self, output: Tensor, gt: Tensor, net_input: Optional[Tensor] = None) -> dict[str, Tensor]:
         """Return stock's pixel and perceptual losses, the extra ones and SPN's, by log name.
 
         Args:
             output: What ``net_g`` made.
             gt: What was wanted.
-            shown: What ``net_g`` was given; ``lq`` if left out.
+            net_input: What ``net_g`` was given; ``lq`` if left out.
         """
         losses: dict[str, Tensor] = OrderedDict()
         if self.cri_pix:
@@ -194,7 +139,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
             value = loss(output, gt)
             losses.update(value if isinstance(value, dict) else {name: value})
         if self.spn:
-            losses.update(self.spn.losses(output, gt, self.lq if shown is None else shown))
+            losses.update(self.spn.losses(output, gt, self.lq if net_input is None else net_input))
         return losses
 
     # -- set-up -----------------------------------------------------------------------------------------------------
@@ -271,10 +216,6 @@ class RestorationModel(Stepping, Reporting, Checkpointing, SRModel):
         self.warm_up.step(current_iter, warmup_iter)
 
     # -- validation -------------------------------------------------------------------------------------------------
-
-    def evaluation_network(self, name: str = "g") -> nn.Module:
-        """Return the averaged copy of a network, where there is one, in eval mode."""
-        return self.averages.get(name, self.networks[name]).eval()
 
     @torch.no_grad()
     def test(self) -> None:

@@ -101,7 +101,7 @@ class VQGANModel(RestorationModel):
         self.output = result.image.float()
         losses = self.restoration_losses(self.output, self.gt, self.gt)
         if adversarial:
-            # the discriminator judges here and does not learn
+            # here the discriminator is applied and does not learn
             self.net_d.requires_grad_(False)
             try:
                 losses["l_g_gan"] = self._generator_loss(sum(losses.values()))
@@ -129,15 +129,15 @@ class VQGANModel(RestorationModel):
         return float(getattr(self.cri_gan, "loss_weight", 1.0)) or 1.0
 
     @torch.no_grad()
-    def judge(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Remember which codes the image uses."""
         network = self.evaluation_network()
         result = network(self.gt, full=True)
-        return {**super().judge(), "codes": result.indices.unique().tolist()}
+        return {**super().evaluate(), "codes": result.indices.unique().tolist()}
 
-    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+    def aggregate(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return how many codes the data set uses."""
-        metrics, text = super().summarise(records, dataset_name)
+        metrics, text = super().aggregate(records, dataset_name)
         used = set().union(*(record["codes"] for record in records)) if records else set()
         return {**metrics, "codes_used": float(len(used))}, text
 

@@ -115,13 +115,13 @@ class SPN:
         history = self.negatives is not None and self.negatives.mode == "history"
         return self.guard.scale(self.iteration, max(self.negatives.steps) if history else 0)
 
-    def losses(self, output: Tensor, gt: Tensor, shown: Tensor) -> dict[str, Tensor]:
+    def losses(self, output: Tensor, gt: Tensor, net_input: Tensor) -> dict[str, Tensor]:
         """Return the losses to add to the recipe's own, by log name; none before the start.
 
         Args:
             output: The network's output ``(n, 3, h, w)``.
             gt: The clean image, of that shape.
-            shown: The image that the network was given.
+            net_input: The image that the network was given.
         """
         weight = self.weight
         if self.iteration < RANGE_CHECKS:
@@ -131,9 +131,9 @@ class SPN:
             self.guard.observe(output.detach(), gt)
             self._figures = {}
             return {}
-        at_hand: dict[str, Any] = {"target": gt, "lq": shown}
+        at_hand: dict[str, Any] = {"target": gt, "lq": net_input}
         if self.negatives is not None:
-            at_hand["negatives"] = self.negatives(shown)
+            at_hand["negatives"] = self.negatives(net_input)
         terms = self.loss.terms(output, **{name: at_hand[name] for name in self.loss.inputs})
         added = {name: weight * value for name, value in terms.items() if name.startswith("l_")}
         self._figures = {name: value for name, value in terms.items() if not name.startswith("l_")}

@@ -14,11 +14,12 @@ from basicsr_plugins.core.atomic import remove_leftovers
 from basicsr_plugins.core.errors import CheckpointError
 from basicsr_plugins.stock import sampler as sampler_patch
 from basicsr_plugins.training import distributed, run_files
+from basicsr_plugins.training.engine_base import EngineBase
 
 __all__ = ["Checkpointing"]
 
 
-class Checkpointing:
+class Checkpointing(EngineBase):
     """Plain BasicSR files, written completely or not at all, with everything a resume needs."""
 
     def load_pretrained(self, name: str, network: nn.Module, key: Optional[str] = None) -> None:
@@ -67,20 +68,15 @@ class Checkpointing:
 
     def write_network(self, name: str, label: object) -> Path:
         """Write ``net_<name>_<label>.pth`` with ``params`` and, where there is an average, ``params_ema``."""
-        content = {"params": self.exported_weights(name, self.networks[name])}
+        states = {"params": self.exported_weights(name, self.networks[name])}
         if name in self.averages:
-            content["params_ema"] = self.exported_weights(name, self.averages[name])
+            states["params_ema"] = self.exported_weights(name, self.averages[name])
         path = Path(self.opt["path"]["models"], f"net_{name}_{label}.pth")
-        checkpoints.save(content, path)
+        network_opt = self.network_options(self.run, name, self.networks)
+        checkpoints.write_network_file(path, states, network_opt)
         if self.settings.safetensors:
-            checkpoints.write_safetensors(
-                content.get("params_ema", content["params"]), path.with_suffix(".safetensors")
-            )
+            checkpoints.write_network_file(path.with_suffix(".safetensors"), states, network_opt)
         return path
-
-    def exported_weights(self, name: str, network: nn.Module) -> dict[str, Any]:
-        """Return the state dict that is written for a network, on the CPU."""
-        return {key: value.detach().cpu() for key, value in self.get_bare_model(network).state_dict().items()}
 
     def save_best(self, dataset_name: str, metrics: list[str]) -> None:
         """Keep the networks under the name of every metric that has just improved."""
@@ -110,16 +106,13 @@ class Checkpointing:
                 "window": self.window_state(current_iter),
                 "manual_seed": int(self.opt.get("manual_seed") or 0),
                 "skipped": self.guard.skipped,
-                "best": getattr(self, "best_metric_results", {}),
+                "best": self.best_metric_results,
                 "random": distributed.gather_objects([[random_state.get_random_state(), self.random_stream.state]]),
                 "batches_into_epoch": self.batches_into_epoch,
                 "recipe": self.extra_state(),
                 "spn": self.spn.state_dict() if self.spn else None,
             },
         }
-
-    #: The iteration that was trained last in this process.
-    last_iter = 0
 
     def _say_if_short(self) -> None:
         # stock counts the batches of an epoch with the last incomplete one, which its loader drops
@@ -148,16 +141,12 @@ class Checkpointing:
         for parameter, gradient in zip(self.trained_parameters(), state["gradients"]):
             parameter.grad = None if gradient is None else gradient.to(parameter.device, parameter.dtype)
 
-    #: How many batches of the running epoch have been trained on, and the epoch that this counts.
-    batches_into_epoch = 0
-    _counted_epoch: Optional[int] = None
-
     def count_batch(self) -> None:
         """Count one batch of the epoch that stock's sampler is in."""
         sampler = sampler_patch.current_sampler()
         epoch = getattr(sampler, "epoch", None)
-        if epoch != self._counted_epoch:
-            self._counted_epoch = epoch
+        if epoch != self.counted_epoch:
+            self.counted_epoch = epoch
             self.batches_into_epoch = getattr(sampler, "skipped_samples", 0) // self.loader_batch_size()
         self.batches_into_epoch += 1
 

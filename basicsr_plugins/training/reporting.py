@@ -7,16 +7,14 @@ from typing import Any
 
 from basicsr_plugins import stock
 from basicsr_plugins.training import distributed
+from basicsr_plugins.training.engine_base import EngineBase
 from basicsr_plugins.training.validation import average_metrics, format_table, metric_is_lower_better, validate
 
 __all__ = ["Reporting"]
 
 
-class Reporting:
+class Reporting(EngineBase):
     """Validation in stock's interface; every rank takes its share."""
-
-    #: The names, among what ``summarise`` returns, for which a lower value is better.
-    lower_is_better: frozenset[str] = frozenset()
 
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Validate over all ranks."""
@@ -32,11 +30,11 @@ class Reporting:
         records = validate(self, dataloader, current_iter, save_img)
         for network in self.networks.values():
             network.train(self.is_train)
-        extra, text = self.summarise(records, dataset_name)
+        extra, text = self.aggregate(records, dataset_name)
         self.metric_results = {**average_metrics(records), **extra}
         if self.is_train and self.spn and dataset_name == self._first_validated():
             self.spn.after_validation(self.metric_results)
-        self._leave_no_image_behind()
+        self.batch, self.output = {}, None
         self.results[dataset_name] = dict(self.metric_results)
         improved = self._remember_best(dataset_name, current_iter)
         if distributed.rank() == 0:
@@ -47,20 +45,11 @@ class Reporting:
             if self.is_train and self.settings.save_best:
                 self.save_best(dataset_name, improved)
 
-    def report_pictures(self) -> dict[str, Any]:
-        """Return pictures (h, w, 3) uint8 RGB for TensorBoard that belong to what ``summarise`` returned last."""
-        return {}
-
     def _first_validated(self) -> str:
         return next(options["name"] for phase, options in self.opt["datasets"].items() if phase != "train")
 
-    def _leave_no_image_behind(self) -> None:
-        for key in ("lq", "gt", "output", *self.batch_keys):
-            if hasattr(self, key):
-                delattr(self, key)
-
     def _remember_best(self, dataset_name: str, current_iter: Any) -> list[str]:
-        best: dict[str, dict[str, Any]] = self._best_results().setdefault(dataset_name, {})
+        best = self.best_metric_results.setdefault(dataset_name, {})
         improved = []
         for name, value in self.metric_results.items():
             options = (self.val_settings.metrics or {}).get(name, {})
@@ -72,11 +61,6 @@ class Reporting:
                 best[name] = {"better": "lower" if lower else "higher", "val": value, "iter": current_iter}
                 improved.append(name)
         return improved
-
-    def _best_results(self) -> dict[str, Any]:
-        if not hasattr(self, "best_metric_results"):  # stock's attribute
-            self.best_metric_results: dict[str, Any] = {}
-        return self.best_metric_results
 
     def _report(self, dataset_name: str, current_iter: Any, tb_logger: Any, text: str, images: int) -> None:
         lines = [f"Validation {dataset_name} ({images} images)"]

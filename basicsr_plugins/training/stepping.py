@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from basicsr_plugins.training import distributed
 from basicsr_plugins.training.ema import update_average
+from basicsr_plugins.training.engine_base import EngineBase
 from basicsr_plugins.training.optimisation import clip_gradients
 
 __all__ = ["Stepping"]
 
 
-class Stepping:
+class Stepping(EngineBase):
     """Batches to the device; each phase forward and backward; then clipping, every optimizer, averages, SPN."""
-
-    #: What ``feed_data`` moves to the device, beside ``lq`` and ``gt``.
-    batch_keys: ClassVar[tuple[str, ...]] = ()
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch from the loader."""
-        self.batch: dict[str, Tensor] = {}
+        self.batch, self.output = {}, None
         for key in ("lq", "gt", *self.batch_keys):
             if key in data:
                 tensor = data[key].to(self.device, non_blocking=True)
@@ -31,14 +29,6 @@ class Stepping:
                     tensor = tensor.contiguous(memory_format=torch.channels_last)
                 self.batch[key] = tensor
         self.files = [str(path) for path in data.get("lq_path") or data.get("gt_path") or []]
-        self._publish()
-
-    def _publish(self) -> None:
-        for key in ("lq", "gt", *self.batch_keys):
-            if key in self.batch:
-                setattr(self, key, self.batch[key])
-            elif hasattr(self, key):
-                delattr(self, key)
 
     def optimize_parameters(self, current_iter: int) -> None:
         """Run every phase of one iteration, and step where its accumulation window ends."""
@@ -54,7 +44,6 @@ class Stepping:
         every = self.settings.accumulate
         if self.progressive:
             self.batch = self.progressive.cut(self.batch, current_iter, self.scale)
-            self._publish()
         if (current_iter - 1) % every == 0:
             self._zero_gradients()
             self.window_is_finite = True

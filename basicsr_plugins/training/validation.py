@@ -7,8 +7,9 @@ import inspect
 import math
 import os
 from os import path as osp
-from typing import Any
+from typing import Any, Optional
 
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
@@ -35,7 +36,7 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
         save_img: Save the restored images where stock saves them.
 
     Returns:
-        Records with ``index``, ``name``, ``metrics`` (name to float) and whatever the recipe's ``judge`` adds.
+        Records with ``index``, ``name``, ``metrics`` (name to float) and whatever the recipe's ``evaluate`` adds.
     """
     rank, world = distributed.rank(), distributed.world_size()
     dataset = dataloader.dataset
@@ -49,8 +50,8 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
     for index, data in steps:
         model.feed_data(data)
         model.test()
-        record = {"index": index, "name": _name(data), "metrics": {}, **model.judge()}
-        images = images_of(model)
+        record = {"index": index, "name": _name(data), "metrics": {}, **model.evaluate()}
+        images = images_of(model.output, model.lq, model.batch.get("gt"))
         if "rain_mask" in data:
             images["rain_mask"] = data["rain_mask"][0, 0].cpu().numpy()
         if saver:
@@ -152,15 +153,12 @@ def _name(data: dict[str, Any]) -> str:
     return osp.splitext(osp.basename(path))[0]
 
 
-def images_of(model: Any) -> dict[str, Any]:
+def images_of(result: Tensor, lq: Tensor, gt: Optional[Tensor] = None) -> dict[str, Any]:
     """Return uint8 BGR images under the names that stock's metrics use, and the input as ``img_lq``."""
     from basicsr.utils import tensor2img
 
-    visuals = model.get_current_visuals()
-    images = {"img": tensor2img([visuals["result"]]), "img_lq": tensor2img([visuals["lq"]])}
-    if "gt" in visuals:
-        images["img2"] = tensor2img([visuals["gt"]])
-    return images
+    given = {"img": result, "img_lq": lq, **({} if gt is None else {"img2": gt})}
+    return {name: tensor2img([image.detach().cpu()]) for name, image in given.items()}
 
 
 def measure_image(images: dict[str, Any], options: dict[str, Any]) -> float | None:

@@ -194,7 +194,7 @@ def test_maps_are_judged_by_the_averaged_networks_and_summed_over_the_images(tmp
         next(raw.children()).register_forward_pre_hook(lambda *_: pytest.fail("this one is not averaged"))
     model.nondist_validation(DataLoader(Degraded()), 1, None, False)
     records = [{"pixels": [[1, 0], [0, 1]]}, {"pixels": [[0, 2], [0, 0]]}]
-    metrics, _ = model.summarise(records, "val")
+    metrics, _ = model.aggregate(records, "val")
     assert metrics["pixel_accuracy"] == 0.5
     assert metrics["pixel_accuracy_0"] == pytest.approx(1 / 3)
     assert metrics["mean_iou"] == pytest.approx((1 / 3 + 1 / 3) / 2)
@@ -396,7 +396,7 @@ def test_validation_tells_accuracy_and_mean_weights(tmp_path, base, adapters):
     model.nondist_validation(DataLoader(Degraded()), 1, None, False)
     assert {"psnr", "accuracy"} <= set(model.results["val"])
     records = [{"degradation": 0, "prediction": 0, "weights": [0.9, 0.1]}, {"degradation": 1, "prediction": 0}]
-    metrics, text = model.summarise(records, "val")
+    metrics, text = model.aggregate(records, "val")
     assert metrics["accuracy"] == 0.5
     assert "mean weights, dark: dark 0.90, noise 0.10" in text
 
@@ -404,7 +404,7 @@ def test_validation_tells_accuracy_and_mean_weights(tmp_path, base, adapters):
 def test_mixtures_are_left_out_of_the_accuracy(tmp_path, base, adapters):
     model = build(blend_options(tmp_path, base, adapters, {"labels": ["noise", ["dark", "noise"]]}))
     records = [{"degradation": 0, "prediction": 1}, {"degradation": 1, "prediction": 0}]
-    assert model.summarise(records, "val")[0] == {"accuracy": 1.0}
+    assert model.aggregate(records, "val")[0] == {"accuracy": 1.0}
 
 
 def test_few_weights_and_unsure_images(tmp_path, base, adapters):

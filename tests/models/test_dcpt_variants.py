@@ -196,12 +196,12 @@ def test_mixtures_are_judged_by_their_likeliest_label(tmp_path):
     model = build(options(tmp_path, classes=2, labels=CDD, classification_opt={"type": "BinaryCrossEntropyLoss"}))
     model.feed_data({name: value[2:] for name, value in batch().items()})
     model.net_dc.forward = lambda features: torch.tensor([[3.0, 2.0]])  # yes to both
-    assert model.judge() == {"degradation": 2, "prediction": 2, "primitives": [True, True]}
+    assert model.evaluate() == {"degradation": 2, "prediction": 2, "primitives": [True, True]}
     records = [
         {"degradation": 0, "prediction": 0, "primitives": [True, True]},
         {"degradation": 1, "prediction": 2, "primitives": [False, True]},
     ]
-    metrics, _ = model.summarise(records, "val")
+    metrics, _ = model.aggregate(records, "val")
     shares = {name: metrics[name] for name in ("accuracy", "exact_match", "primitive_low", "primitive_haze")}
     assert shares == {"accuracy": 0.5, "exact_match": 0.5, "primitive_low": 0.5, "primitive_haze": 1.0}
 
@@ -252,7 +252,7 @@ def test_accuracies_carry_the_degradations_names_and_the_confusion_is_a_picture(
     picture = board.images["val/confusion"]
     assert picture.dtype == np.uint8
     assert np.array_equal(picture, confusion_picture(model.confusion, model.class_names()))
-    assert model.summarise([{}], "unlabelled") == ({}, "")
+    assert model.aggregate([{}], "unlabelled") == ({}, "")
     assert model.report_pictures() == {}, "not the picture of another data set"
 
 

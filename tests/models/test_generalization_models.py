@@ -152,10 +152,10 @@ def test_scores_of_doing_nothing_and_of_perfection_where_all_rain_is_in_the_mask
     rainy[..., :4] = 0.75
     model.feed_data({"lq": rainy, "gt": clean, "rain_mask": (rainy != clean)[:, :1].float()})
     model.output = rainy
-    idle = model.judge()
+    idle = model.evaluate()
     assert (idle["rain"]["e_r"], idle["rain"]["e_b"], idle["removal"]) == (0, 0, 0)
     model.output = clean
-    perfect = model.judge()
+    perfect = model.evaluate()
     assert (perfect["rain"]["e_r"], perfect["rain"]["e_b"]) == (perfect["rain"]["e_r_oracle"], 0)
     assert perfect["rain"]["e_r_oracle"] == pytest.approx(0.5)
     assert (perfect["rain"]["removal_ratio"], perfect["removal"]) == (1, 1)
@@ -179,7 +179,7 @@ def test_a_paired_set_without_mask_takes_the_threshold(tmp_path, photos):
     rainy, clean = (sample[key][0].permute(1, 2, 0).numpy() for key in ("lq", "gt"))
     mask = np.abs(rainy - clean).max(-1) > 0.2
     output = model.output[0].permute(1, 2, 0).numpy()
-    assert model.judge()["rain"]["e_r"] == pytest.approx(decoupled_errors(output, rainy, clean, mask).removal)
+    assert model.evaluate()["rain"]["e_r"] == pytest.approx(decoupled_errors(output, rainy, clean, mask).removal)
 
 
 def test_results_are_written_for_the_sweep(tmp_path, photos):

@@ -15,9 +15,10 @@ from basicsr_plugins.core.options import fraction, option
 from basicsr_plugins.metrics.degradation_removal_metric import degradation_removal
 from basicsr_plugins.metrics.deraining import decoupled_errors
 from basicsr_plugins.training import distributed
+from basicsr_plugins.training.engine_base import EngineBase
 from basicsr_plugins.training.settings import ValSettings
 
-__all__ = ["RESULTS_FILE", "DecoupledJudging", "StudyValSettings"]
+__all__ = ["RESULTS_FILE", "DecoupledScores", "StudyValSettings"]
 
 #: Where the last validation of every data set is written, in the run's folder.
 RESULTS_FILE = "study_results.json"
@@ -37,8 +38,8 @@ class StudyValSettings(ValSettings):
     )
 
 
-class DecoupledJudging:
-    """Mix-in for a ``RestorationModel``: E_R, E_B and their company for every validation set.
+class DecoupledScores(EngineBase):
+    """Mix-in for a ``RestorationModel``: E_R, E_B, removal ratio and residual for every validation set.
 
     The mask of rain is the data set's ``rain_mask`` (``RainSynthesisDataset``), or where input and clean image differ.
     ``removal`` is the projection on the degradation, for noise and blur, which have no mask. Images that have hardly
@@ -49,16 +50,16 @@ class DecoupledJudging:
     batch_keys: ClassVar[tuple[str, ...]] = ("rain_mask",)
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"e_b", "residual", "skipped", "ceiling_e_b"})
 
-    def judge(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Score the validation image in ``self``."""
-        if not hasattr(self, "gt"):
+        if "gt" not in self.batch:
             return {}
-        return {**super().judge(), **self.scores(self.output, self.lq)}
+        return {**super().evaluate(), **self.scores(self.output, self.lq)}
 
     def scores(self, output: Tensor, degraded: Tensor) -> dict[str, Any]:
         """Return the scores of one restored image (1, 3, h, w); ``rain`` is None where it is skipped."""
         images = [_array(image) for image in (output, degraded, self.gt)]
-        mask = self.rain_mask[0, 0].cpu().numpy() if hasattr(self, "rain_mask") else None
+        mask = self.batch["rain_mask"][0, 0].cpu().numpy() if "rain_mask" in self.batch else None
         settings = self.val_settings
         errors = decoupled_errors(*images, mask, settings.mask_threshold, settings.least_share)
         rain = {
@@ -71,20 +72,20 @@ class DecoupledJudging:
         skipped = any(np.isnan(value) for value in rain.values())
         return {"rain": None if skipped else rain, "removal": degradation_removal(*images)}
 
-    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+    def aggregate(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return the means over the images, and how many were skipped."""
-        metrics, text = super().summarise(records, dataset_name)
-        judged = [record for record in records if "rain" in record]
-        if not judged:
+        metrics, text = super().aggregate(records, dataset_name)
+        evaluated = [record for record in records if "rain" in record]
+        if not evaluated:
             return metrics, text
-        scored = [record["rain"] for record in judged if record["rain"]]
+        scored = [record["rain"] for record in evaluated if record["rain"]]
         if scored:
             metrics.update({name: float(np.mean([scores[name] for scores in scored])) for name in scored[0]})
-        removals = [record["removal"] for record in judged if not np.isnan(record["removal"])]
+        removals = [record["removal"] for record in evaluated if not np.isnan(record["removal"])]
         if removals:
             metrics["removal"] = float(np.mean(removals))
-        metrics["skipped"] = float(len(judged) - len(scored))
-        line = f"\t rain scores over {len(scored)} images, {len(judged) - len(scored)} skipped"
+        metrics["skipped"] = float(len(evaluated) - len(scored))
+        line = f"\t rain scores over {len(scored)} images, {len(evaluated) - len(scored)} skipped"
         if scored:
             line += ", x255: " + ", ".join(f"{name} {255 * metrics[name]:.2f}" for name in ("e_r", "e_r_oracle", "e_b"))
         return metrics, "\n".join(part for part in (text, line) if part)

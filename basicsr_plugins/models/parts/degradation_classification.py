@@ -17,6 +17,7 @@ from basicsr_plugins.features import FeatureTap
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
 from basicsr_plugins.metrics.confusion_picture import confusion_picture
 from basicsr_plugins.models.parts.primitive_labels import PrimitiveLabels
+from basicsr_plugins.training.engine_base import EngineBase
 from basicsr_plugins.training.in_parts import losses_in_parts
 from basicsr_plugins.training.run_options import RunOptions
 
@@ -40,7 +41,7 @@ def classifier_options(options: dict[str, Any], tap: FeatureTap, channels: int =
     }
 
 
-class DegradationClassification:
+class DegradationClassification(EngineBase):
     """Mix-in for a ``RestorationModel`` whose ``net_dc`` reads features of ``net_g``."""
 
     batch_keys: ClassVar[tuple[str, ...]] = ("degradation",)
@@ -99,7 +100,7 @@ class DegradationClassification:
 
     def classification_loss(self, features: list[Tensor], images: slice = slice(None)) -> Tensor:
         """Return the loss of ``net_dc`` on tapped features, for the degradations of the batch or of some of it."""
-        labels = self.degradation[images]
+        labels = self.batch["degradation"][images]
         return self.cri_cls(self.net_dc(features), self.primitives.targets(labels) if self.primitives else labels)
 
     def classification_losses(self, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -120,35 +121,37 @@ class DegradationClassification:
         return self.run.label_names(self.num_labels)
 
     @torch.no_grad()
-    def judge(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Remember the true and the predicted degradation of the image in ``self``."""
-        if not hasattr(self, "degradation"):
+        if "degradation" not in self.batch:
             return {}
         network = self.evaluation_network("g")
         tap = self.tap if network is self.net_g else self.make_tap(network, self.run)
         logits = self.evaluation_network("dc")(tap(self.lq))
         predicted = self.primitives.likeliest(logits) if self.primitives else logits.argmax(dim=1)
-        record: dict[str, Any] = {"degradation": int(self.degradation[0]), "prediction": int(predicted[0])}
+        record: dict[str, Any] = {"degradation": int(self.batch["degradation"][0]), "prediction": int(predicted[0])}
         if self.primitives:
-            right = (logits > 0) == self.primitives.targets(self.degradation).bool()
+            right = (logits > 0) == self.primitives.targets(self.batch["degradation"]).bool()
             record["primitives"] = [bool(answer) for answer in right[0]]
         return record
 
-    def summarise(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
+    def aggregate(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return the top-1 accuracy, that of each class, and the confusion matrix for the log."""
-        judged = [record for record in records if "prediction" in record]
+        evaluated = [record for record in records if "prediction" in record]
         self.confusion = None
-        if not judged:
+        if not evaluated:
             return {}, ""
         confusion = confusion_matrix(
-            [record["degradation"] for record in judged], [record["prediction"] for record in judged], self.num_labels
+            [record["degradation"] for record in evaluated],
+            [record["prediction"] for record in evaluated],
+            self.num_labels,
         )
         total, per_class = accuracies(confusion)
         names = self.class_names()
         metrics = {"accuracy": total}
         metrics.update({f"accuracy_{name}": value for name, value in zip(names, per_class) if not math.isnan(value)})
         if self.primitives:
-            right = np.array([record["primitives"] for record in judged])
+            right = np.array([record["primitives"] for record in evaluated])
             metrics["exact_match"] = float(right.all(axis=1).mean())
             shares = zip(self.primitives.primitives, right.mean(axis=0))
             metrics.update({f"primitive_{name}": float(share) for name, share in shares})

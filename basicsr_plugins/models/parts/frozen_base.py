@@ -12,11 +12,12 @@ from basicsr_plugins import checkpoints, stock
 from basicsr_plugins.adapters.fingerprint import fingerprint
 from basicsr_plugins.adapters.folder import AdapterFolder
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.training.engine_base import EngineBase
 
 __all__ = ["FrozenBase"]
 
 
-class FrozenBase:
+class FrozenBase(EngineBase):
     """Mix-in for a ``RestorationModel`` whose ``net_g`` is the frozen result of phase I."""
 
     @property
