@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Optional
+from typing import Literal, Optional, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ class RescaleLayerNorm(nn.Module):
         self.meta2 = nn.Conv2d(1, channels, 1)
         for meta, start in ((self.meta1, 1.0), (self.meta2, 0.0)):
             nn.init.trunc_normal_(meta.weight, std=0.02)
-            nn.init.constant_(meta.bias, start)
+            nn.init.constant_(bias_of(meta), start)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the normalised ``(n, c, h, w)``, and ``(n, c, 1, 1)`` each to multiply with and to add afterwards."""
@@ -89,6 +89,7 @@ class Attention(nn.Module):
         self.shift = shift
         self.use_attn = use_attn
         self.conv_type = conv_type
+        self.conv: nn.Module
         if conv_type == "Conv":
             self.conv = nn.Sequential(_reflecting(dim, 3), nn.ReLU(), _reflecting(dim, 3))
         elif conv_type == "DWConv":
@@ -123,8 +124,9 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, hidden: int, depth: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
-        for conv in (self.mlp[0], self.mlp[2]):
-            _init_conv(conv, (8 * depth) ** -0.25)
+        for conv in self.mlp:
+            if isinstance(conv, nn.Conv2d):
+                _init_conv(conv, (8 * depth) ** -0.25)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Transform ``x`` of ``(n, c, h, w)``."""
@@ -213,7 +215,12 @@ def _reflecting(dim: int, kernel: int, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=groups, padding_mode="reflect")
 
 
+def bias_of(conv: nn.Conv2d) -> torch.Tensor:
+    """Return the bias of a convolution that was built with one."""
+    return cast(torch.Tensor, conv.bias)
+
+
 def _init_conv(conv: nn.Conv2d, gain: float) -> None:
     fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(conv.weight)
     nn.init.trunc_normal_(conv.weight, std=gain * math.sqrt(2.0 / (fan_in + fan_out)))
-    nn.init.zeros_(conv.bias)
+    nn.init.zeros_(bias_of(conv))

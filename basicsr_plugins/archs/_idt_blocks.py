@@ -42,6 +42,8 @@ class Attention(nn.Module):
         qk_scale: Of the products; 1/sqrt(dim / heads) if left out.
     """
 
+    position_index: torch.Tensor
+
     def __init__(
         self, dim: int, side: int, heads: int, bound: int, qkv_bias: bool = True, qk_scale: Optional[float] = None
     ) -> None:  # fmt: skip

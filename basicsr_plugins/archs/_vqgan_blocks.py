@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional, cast
 
 import torch
 from torch import nn
@@ -148,6 +148,8 @@ class Level(nn.Module):
         widths = [channels_in] + [channels_out] * blocks
         self.block = nn.ModuleList(ResidualBlock(before, after, dropout) for before, after in zip(widths, widths[1:]))
         self.attn = nn.ModuleList(AttentionBlock(channels_out) for _ in range(blocks if attention else 0))
+        self.downsample: Optional[nn.Module] = None  # set by the encoder, all levels but the last
+        self.upsample: Optional[nn.Module] = None  # set by the decoder, all levels but the finest
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, channels_in, h, w) -> (n, channels_out, h, w)."""
@@ -192,10 +194,9 @@ class Encoder(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, in_channels, h, w) -> (n, z_channels, h / f, w / f)."""
         x = self.conv_in(images)
-        for level in self.down:
+        for level in cast(Iterable[Level], self.down):
             x = level(x)
-            if hasattr(level, "downsample"):
-                x = level.downsample(x)
+            x = level.downsample(x) if level.downsample is not None else x
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
@@ -219,8 +220,7 @@ class Decoder(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, z_channels, h / f, w / f) -> (n, out_ch, h, w)."""
         x = self.mid(self.conv_in(features))
-        for level in reversed(self.up):
+        for level in reversed(cast(Sequence[Level], self.up)):
             x = level(x)
-            if hasattr(level, "upsample"):
-                x = level.upsample(x)
+            x = level.upsample(x) if level.upsample is not None else x
         return self.conv_out(F.silu(self.norm_out(x)))

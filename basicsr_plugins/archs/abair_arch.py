@@ -196,6 +196,8 @@ class OverlappingAttention(nn.Module):
         overlap: How far the keys reach beyond it, both sides together, as a fraction of ``window``.
     """
 
+    offsets: torch.Tensor
+
     def __init__(self, dim: int, heads: int, window: int = 8, overlap: float = 0.5) -> None:
         super().__init__()
         self.heads, self.window = heads, window

@@ -8,6 +8,7 @@ Modules that are more than a plain ``nn.Conv2d`` (an adapter, a hook, a parametr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ def is_plain_conv(module: nn.Module) -> bool:
 
 def pointwise(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Apply a 1x1 convolution to ``x`` of ``(n, c, h, w)``: a matrix product where the memory format allows it."""
-    return _as_linear(x, conv.weight, conv.bias) if splits_early(x, conv) else conv(x)
+    return pointwise_parts(conv, x, 1)[0]
 
 
 def pointwise_parts(conv: nn.Module, x: torch.Tensor, parts: int) -> Sequence[torch.Tensor]:
@@ -84,6 +85,6 @@ def _as_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None)
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
-def _part(conv: nn.Module, part: int, parts: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _part(conv: Any, part: int, parts: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     weight = conv.weight.chunk(parts)[part]
     return weight, None if conv.bias is None else conv.bias.chunk(parts)[part]

@@ -44,6 +44,8 @@ class Bottleneck(nn.Module):
 class NormedConv2d(nn.Conv2d):
     """A convolution that owns the norm of its output, as the published keys (``conv1.norm.weight``) want it."""
 
+    norm: nn.Module
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve and normalise ``x`` of ``(n, c, h, w)``."""
         return self.norm(super().forward(x))

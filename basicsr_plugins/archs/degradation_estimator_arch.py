@@ -43,6 +43,9 @@ class DegradationEstimator(nn.Module):
         network_e: {type: DegradationEstimator, classes: [rain, haze, noise]}
     """
 
+    filters: torch.Tensor
+    class_names: torch.Tensor
+
     def __init__(self, classes: Sequence[str], width: int = 96, view: int = 128) -> None:
         super().__init__()
         if not classes or len(set(classes)) != len(classes):

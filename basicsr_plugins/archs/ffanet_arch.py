@@ -108,6 +108,8 @@ class FFANet(nn.Module):
 
     #: The later half of the groups, finest (all have the image's size) and last first. Ours: no paper taps FFA-Net.
     feature_layers: tuple[str, ...] = ("g3", "g2")
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self, gps: int = 3, blocks: int = 19, unit_range: bool = False, use_checkpoint: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from basicsr_plugins.core.registration import provides
 
 __all__ = ["IDT"]
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "published": {"img_size": 128, "depths": [3, 3, 2, 2, 1, 1, 2, 2, 3]},
     # ours, for small GPUs, and for CPUs and tests
     "small": {"img_size": 64, "embed_dim": 16},
@@ -84,6 +84,7 @@ class IDT(nn.Module):
         _check(img_size, embed_dim, depths, num_heads, win_size, overlap)
         self.img_size = img_size
         self.overlap = overlap
+        self.tile_weight: torch.Tensor
         self.register_buffer("tile_weight", _tile_weight(img_size), persistent=False)
         encoder_drops, decoder_drops = _drop_rates(drop_path_rate, depths)
 

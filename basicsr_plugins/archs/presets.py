@@ -30,7 +30,9 @@ def with_presets(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Network]
     """
 
     def decorate(cls: Network) -> Network:
-        plain_init = cls.__init__
+        # through Any: a constructor is exchanged here, which no type can follow
+        changed: Any = cls
+        plain_init = changed.__init__
         signature = inspect.signature(plain_init)
 
         @functools.wraps(plain_init)
@@ -45,10 +47,11 @@ def with_presets(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Network]
         keyword = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Optional[str])
         parameters = list(signature.parameters.values())
         last = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
-        __init__.__signature__ = signature.replace(parameters=[*parameters[:last], keyword, *parameters[last:]])
+        parameters.insert(last, keyword)
+        vars(__init__)["__signature__"] = signature.replace(parameters=parameters)
         __init__.__annotations__ = {**plain_init.__annotations__, "preset": Optional[str]}
-        cls.__init__ = __init__
-        cls.presets = dict(presets)
+        changed.__init__ = __init__
+        changed.presets = dict(presets)
         return cls
 
     return decorate

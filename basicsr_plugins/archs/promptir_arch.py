@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from basicsr_plugins.core.registration import provides
 
 __all__ = ["PromptIR"]
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "published": {},  # 3D and 5D checkpoints alike
     "dcpt": {"unused_layers": False},  # the same numbers, without the six layers that nothing uses
     # ours, for small GPUs, and for CPUs and tests

@@ -59,7 +59,8 @@ class RestorationResNet(nn.Module):
         self.conv_hr = nn.Conv2d(num_feat, num_feat, 3, padding=1)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, padding=1)
         for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):  # a tenth of Kaiming's: the network starts close to the identity
+            # a tenth of Kaiming's: the network starts close to the identity
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight)
                 layer.weight.data.mul_(0.1)
                 nn.init.zeros_(layer.bias)

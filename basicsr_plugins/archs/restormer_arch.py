@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from basicsr_plugins.core.registration import provides
 
 __all__ = ["Restormer"]
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "deraining": {},
     "motion_deblurring": {},
     "defocus_deblurring": {},
@@ -134,6 +134,7 @@ class Restormer(nn.Module):
         self.refinement = make.stage(dim * 2, 0, num_refinement_blocks)
         if dual_pixel_task:
             self.skip_conv = nn.Conv2d(dim, dim * 2, 1, bias=bias)
+        self.output: Any
         if scale == 1:
             self.output = nn.Conv2d(dim * 2, out_channels, 3, padding=1, bias=bias)
         else:

@@ -81,7 +81,7 @@ def parse(schema: type[Schema], given: Mapping[str, Any], where: str, *, ignore:
     if not isinstance(given, Mapping):
         raise OptionError(f"{where}: expected a mapping of options, got {_shown(given)}.")
     hints = typing.get_type_hints(schema)
-    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
+    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}  # type: ignore[arg-type]  # a dataclass, which no bound can say
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key in fields:
@@ -108,7 +108,7 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any], where: st
     """
     signature = inspect.signature(function)
     try:
-        target = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+        target = function.__init__ if inspect.isclass(function) else function
         hints = typing.get_type_hints(target)
     except (NameError, TypeError):  # somebody else's annotations, not resolvable here: names are still checked
         hints = {}

@@ -51,7 +51,7 @@ def load_yaml(path: str | Path) -> OrderedDict[str, Any]:
         raise OptionError(f"{path}, line {_line(error)}: {error.problem}.{tag}") from error
     except yaml.YAMLError as error:
         raise OptionError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, MutableMapping):
+    if not isinstance(content, OrderedDict):
         raise OptionError(f"{path}: an option file is a mapping of options, this one holds {type(content).__name__}.")
     return content
 

@@ -136,7 +136,7 @@ class AllInOneDataset(SeededDataset):
     def _labelled(self, sample: dict[str, Any], child: _Child) -> dict[str, Any]:
         # one batch needs the same keys from every child
         label = child.label + int(sample.get("degradation", 0) if child.labels > 1 else 0)
-        result = {key: sample[key] for key in ("lq", "gt", "lq_path", "gt_path") if key in sample}
+        result: dict[str, Any] = {key: sample[key] for key in ("lq", "gt", "lq_path", "gt_path") if key in sample}
         result["degradation"] = label
         if self._returns_map:
             labels = sample.get("degradation_map")

@@ -128,8 +128,9 @@ class DegradationDataset(SeededDataset):
         super().__init__(plan.options)
         self.opt = {**opt, "name": opt.get("name", "degradations")}
         self.entries, self.cutmix = plan.entries, plan.cutmix
-        self.store = cached(open_clean(plan.options, plan.where), plan.options)
-        self.depth = DepthMaps.from_options(plan.options, self.store, plan.where)
+        store = open_clean(plan.options, plan.where)
+        self.store = cached(store, plan.options)
+        self.depth = DepthMaps.from_options(plan.options, store, plan.where)
         self.num_degradations = plan.labels
         weights = np.array([entry.weight for entry in self.entries], dtype=np.float64)
         self._cumulative = np.cumsum(weights / weights.sum())
@@ -168,7 +169,7 @@ class DegradationDataset(SeededDataset):
             label = int(np.argmax(np.bincount(label_map.ravel(), minlength=self.num_degradations)))
         else:
             result, label = entry.degradation(gt, rng, depth=depth), entry.label
-            label_map = np.full(gt.shape[:2], label, dtype=np.int64) if self._returns_map else None
+            label_map = np.full(gt.shape[:2], label, dtype=np.int64)
 
         sample = {
             "lq": as_tensor(result.image, options.mean, options.std),
@@ -177,7 +178,7 @@ class DegradationDataset(SeededDataset):
             "lq_path": _lq_name(path, entry.name),
             "gt_path": path,
         }
-        return {**sample, **self._extras(result, label_map, gt.shape[:2])}
+        return {**sample, **self._extras(result, label_map if self._returns_map else None, gt.shape[:2])}
 
     @property
     def _returns_map(self) -> bool:

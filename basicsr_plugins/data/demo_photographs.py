@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from basicsr_plugins.core.errors import DataError, DependencyError
 
@@ -52,7 +53,7 @@ def write_demo_data(folder: str | Path) -> dict[str, list[Path]]:
     return written
 
 
-def _photograph(name: str):
+def _photograph(name: str) -> Any:
     try:
         if name in OF_SCIKIT_LEARN:
             from sklearn.datasets import load_sample_image
@@ -77,7 +78,7 @@ def _photograph(name: str):
     return getattr(data, name)()
 
 
-def _write(path: Path, image) -> Path:
+def _write(path: Path, image: Any) -> Path:
     import cv2
     import numpy as np
 

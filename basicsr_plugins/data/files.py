@@ -53,7 +53,8 @@ def image_files(folder: str | os.PathLike[str], where: str, recursive: bool = Fa
         DataError: No folder, or no image in it.
     """
     root = need_folder(folder, where)
-    found, others = [], []
+    found: list[Path] = []
+    others: list[Path] = []
     if recursive:
         walk = ((Path(top), name) for top, _, names in os.walk(root) for name in names)
     else:

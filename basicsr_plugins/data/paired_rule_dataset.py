@@ -174,14 +174,14 @@ def open_pair(options: PairedRuleDataset.Options, where: str) -> tuple[ImageStor
     rule, _ = check_rule(options.pair, f"{where}.pair")
     backend = (options.io_backend or {}).get("type", "disk")
     if backend == "lmdb":
-        lq = open_store(options.dataroot_lq, where, key="dataroot_lq", io_backend=options.io_backend)
+        lq = open_store(options.dataroot_lq or "", where, key="dataroot_lq", io_backend=options.io_backend)
         gt = open_store(options.dataroot_gt or "", where, io_backend=options.io_backend)
         if lq.paths != gt.paths:
             apart = sorted(set(lq.paths) ^ set(gt.paths))
             raise DataError(f"{where}: the two lmdb have different keys: {first_few(apart)}.")
         return lq, gt
     if rule == "concat":
-        store = open_store(options.dataroot_lq, where, key="dataroot_lq", recursive=options.recursive)
+        store = open_store(options.dataroot_lq or "", where, key="dataroot_lq", recursive=options.recursive)
         return store, store
     if rule == "mat":
         lq = MatStore(options.dataroot_lq, options.mat_key_lq, f"{where}.dataroot_lq")

@@ -15,7 +15,7 @@ from basicsr_plugins.core.registration import provides
 from basicsr_plugins.data.degradation_dataset import DegradationDataset, DegradationPlan, open_clean
 from basicsr_plugins.data.image_store import ImageStore
 from basicsr_plugins.data.loader_options import parse_dataset
-from basicsr_plugins.data.ram_cache import cached
+from basicsr_plugins.data.ram_cache import RamCache, cached
 
 __all__ = ["RainSynthesisDataset", "TileStore", "nested_subset"]
 
@@ -66,7 +66,7 @@ class RainSynthesisDataset(DegradationDataset):
         plan = result_of(opt, RainPlan) or self.plan(opt)
         super().__init__(CheckedSection(opt, plan))
         self.opt = {**opt, "name": opt.get("name", "rain")}
-        store = self.store.store if plan.options.cache == "ram" else self.store  # type: ignore[union-attr]
+        store = self.store.store if isinstance(self.store, RamCache) else self.store
         self.store = cached(_tiles(store, plan.options, plan.where), plan.options)
 
     @classmethod

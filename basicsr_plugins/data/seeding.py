@@ -52,7 +52,7 @@ class SampleSeeds:
         epoch = int(self._epoch)
         if epoch != _UNSET:
             return epoch
-        # Nobody told us. A loader draws a new base seed for its workers every epoch, which is as good as a number.
+        # set_epoch() was never called. A loader draws a new base seed for its workers every epoch: as good as a number
         worker = get_worker_info()
         if worker is not None:
             return (worker.seed - worker.id) % (1 << 63)
@@ -87,6 +87,9 @@ class SeededDataset(Dataset):
     def __init__(self, options: LoaderOptions) -> None:
         self.options: Any = options
         self.seeds = SampleSeeds(options.seed, train=options.phase == "train")
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next samples."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Optional, Union
+from typing import Any, ClassVar, Optional, TypeVar, Union
 
 import numpy as np
 
@@ -25,6 +25,8 @@ __all__ = [
     "severity_range",
     "span",
 ]
+
+Made = TypeVar("Made", bound="Degradation")
 
 #: A range in an option file: ``[low, high]``, or one number that is always used.
 Range = Union[float, tuple[float, float]]
@@ -187,7 +189,7 @@ class Degradation:
         raise TypeError(f"{type(self).__name__} must define draw() and apply().")
 
     @classmethod
-    def from_options(cls, opt: Mapping[str, Any], where: str) -> Degradation:
+    def from_options(cls: type[Made], opt: Mapping[str, Any], where: str) -> Made:
         """Build from the options of a YAML entry (without its ``type``).
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional
@@ -42,8 +43,8 @@ class Clean(Degradation):
 
 
 @dataclass
-class _Chain(Degradation):
-    """What sequences share: parameters of every step, layers of all of them."""
+class Composition(Degradation):
+    """Base of degradations made of steps: parameters of every step, layers of all of them."""
 
     uses_depth = True
 
@@ -65,7 +66,7 @@ class _Chain(Degradation):
 
 @provides("degradation")
 @dataclass
-class Sequence(_Chain):
+class Sequence(Composition):
     """Degradations one after the other; a severity goes to each of them.
 
     Args:
@@ -82,14 +83,16 @@ class Sequence(_Chain):
 
     @classmethod
     def from_options(cls, opt: Mapping[str, Any], where: str) -> Sequence:
-        chain = super().from_options(opt, where)
-        chain._built = _build_all(chain.steps, f"{where}.steps")
-        return chain
+        sequence = super().from_options(opt, where)
+        sequence._built = _build_all(sequence.steps, f"{where}.steps")
+        return sequence
 
     def members(self) -> list[Degradation]:
-        if not hasattr(self, "_built"):
-            self._built = _build_all(self.steps, "steps")
         return self._built
+
+    @functools.cached_property
+    def _built(self) -> list[Degradation]:
+        return _build_all(self.steps, "steps")
 
 
 @provides("degradation")
@@ -113,36 +116,38 @@ class RandomChoice(Degradation):
     @classmethod
     def from_options(cls, opt: Mapping[str, Any], where: str) -> RandomChoice:
         choice = super().from_options(opt, where)
-        choice._build(f"{where}.choices")
+        choice._weighted = choice._weigh(f"{where}.choices")
         return choice
 
-    def _build(self, where: str) -> None:
+    @functools.cached_property
+    def _weighted(self) -> tuple[list[Degradation], np.ndarray]:
+        return self._weigh("choices")
+
+    def _weigh(self, where: str) -> tuple[list[Degradation], np.ndarray]:
+        """Return the degradations and the cumulative sum of their weights, which ends at 1."""
         entries = [dict(item) if isinstance(item, Mapping) else {"type": item} for item in self.choices or []]
         weights = [entry.pop("weight", 1.0) for entry in entries]
         if any(not isinstance(weight, (int, float)) or weight < 0 for weight in weights) or (
             weights and not sum(weights)
         ):
             raise OptionError(f"{where}: weights must be 0 or more and not all 0, got {weights!r}.")
-        self._members = _build_all(entries, where)
-        self._cumulative = np.cumsum(np.array(weights, dtype=np.float64) / sum(weights))
+        members = _build_all(entries, where)
+        return members, np.cumsum(np.array(weights, dtype=np.float64) / sum(weights))
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
-        if not hasattr(self, "_members"):
-            self._build("choices")
-        chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
-        chosen = min(chosen, len(self._members) - 1)
-        return {"choice": chosen, "chosen": self._members[chosen].parameters(rng, size, severity)}
+        members, cumulative = self._weighted
+        chosen = min(int(np.searchsorted(cumulative, rng.random(), side="right")), len(members) - 1)
+        return {"choice": chosen, "chosen": members[chosen].parameters(rng, size, severity)}
 
     def apply(self, image: np.ndarray, params: Mapping[str, Any], depth: np.ndarray | None = None) -> Degraded:
-        if not hasattr(self, "_members"):
-            self._build("choices")
-        result = self._members[int(params["choice"])].rebuild(image, params["chosen"], depth)
+        members, _ = self._weighted
+        result = members[int(params["choice"])].rebuild(image, params["chosen"], depth)
         return Degraded(result.image, dict(params), result.layers)
 
 
 @provides("degradation")
 @dataclass
-class CDD(_Chain):
+class CDD(Composition):
     """The degradations of CDD-11 and their mixes (OneRestore), in its order: low light, then rain or snow, then haze.
 
     Low light by illumination (exponent 2 to 3, noise .03 to .08), haze with coefficient 1 to 2 over a smoothed depth

@@ -45,7 +45,7 @@ class JPEG(Degradation):
     def apply(self, image: np.ndarray, params: Mapping[str, Any]) -> Degraded:
         bytes_ = cv2.cvtColor(to_uint8(image), cv2.COLOR_RGB2BGR)
         _, encoded = cv2.imencode(".jpg", bytes_, [cv2.IMWRITE_JPEG_QUALITY, int(params["quality"])])
-        decoded = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        decoded = cv2.cvtColor(np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
         return Degraded(np.divide(decoded, np.float32(255.0), dtype=np.float32), dict(params))
 
 

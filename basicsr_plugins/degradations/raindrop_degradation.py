@@ -54,7 +54,8 @@ class Raindrop(Degradation):
         height, width = image.shape[:2]
         largest = params["radius"] * min(height, width)
         view = cv2.GaussianBlur(image, (0, 0), max(1.0, largest / 6))
-        through, cover = image.copy(), np.zeros((height, width), dtype=np.float32)
+        through = image.copy()
+        cover: Any = np.zeros((height, width), dtype=np.float32)
         draws = field_rng(params).random((int(params["count"]), 6))
         for x, y, size, stretch, lean, wobble in draws.tolist():
             self._drop(view, through, cover, x * width, y * height, largest * (0.4 + 0.6 * size), stretch, lean, wobble)

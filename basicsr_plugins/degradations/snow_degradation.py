@@ -46,7 +46,7 @@ def snow_layer(
     layer = np.zeros(size, dtype=np.float32)
     seeds = rng.integers(1 << 53, size=len(_PLANES))
     for (share, scale, soft, speed), seed in zip(_PLANES, seeds):
-        plane = np.zeros(size, dtype=np.float32)
+        plane: Any = np.zeros(size, dtype=np.float32)
         count = max(1, round(density * share * height * width / 1000))
         # one row per flake, so that more flakes are the same ones and some more
         draws = np.random.Generator(np.random.SFC64(int(seed))).random((count, 4))

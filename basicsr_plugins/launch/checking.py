@@ -51,7 +51,7 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
     Raises:
         PluginError: The first thing that is wrong.
     """
-    model_name = opt.get("model_type")
+    model_name = str(opt.get("model_type"))
     datasets = opt.get("datasets") or {}
     for phase, options in datasets.items():
         datasets[phase] = _checked_dataset(options, f"datasets.{phase}")

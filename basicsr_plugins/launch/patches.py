@@ -16,7 +16,7 @@ __all__ = ["check_options_first"]
 
 def check_options_first() -> None:
     """Check option files that use our models, data sets or networks as soon as BasicSR has parsed them. Idempotent."""
-    options = importlib.import_module("basicsr.utils.options")
+    options: Any = importlib.import_module("basicsr.utils.options")
     stock_parse = options.parse_options
     if getattr(stock_parse, "basicsr_plugins_patched", False):
         return

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, is_train: bool) -> None:
         check_run(opt)
         return opt, arguments
 
-    ours = {"parse_options": parse_options}
+    ours: dict[str, Any] = {"parse_options": parse_options}
     if is_train:
         ours["load_resume_state"] = _load_resume_state
         ours["create_train_val_dataloader"] = functools.partial(_make_loaders, pipeline.create_train_val_dataloader)

@@ -37,7 +37,7 @@ def contrast_sums(
         shares: The weight of each negative in the distance below the bar.
     """
     groups = {"positive": (as_references(target, output, "target"), [1.0]), "negative": (negatives, shares)}
-    ratio, above, below = 0.0, 0.0, 0.0
+    ratio = above = below = output.new_zeros(())
     for layer, of in distance.layer_distances(output, groups).items():
         weight, positive, negative = distance.weight(layer), of["positive"][0], of["negative"][0]
         ratio = ratio + weight * contrast_ratio(positive, negative)

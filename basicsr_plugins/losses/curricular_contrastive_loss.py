@@ -65,6 +65,8 @@ class CurricularContrastiveLoss(nn.Module):
     """
 
     inputs = ("target", "lq", "negatives")
+    best_psnr: Tensor
+    best_ssim: Tensor
 
     def __init__(
         self,

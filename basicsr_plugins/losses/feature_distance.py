@@ -137,8 +137,8 @@ class FeatureDistance(nn.Module):
         """Return ``(mean over references, each reference's distance (k,))`` of ``sum_l w_l mean|phi_l - phi_l|``."""
         count = len(references)
         layers = self.layer_distances(image, {"references": (references, [1.0 / count] * count)})
-        mean = sum(self.weight(layer) * of["references"][0] for layer, of in layers.items())
-        each = sum(self.weight(layer) * of["references"][1] for layer, of in layers.items())
+        mean: Any = sum(self.weight(layer) * of["references"][0] for layer, of in layers.items())
+        each: Any = sum(self.weight(layer) * of["references"][1] for layer, of in layers.items())
         return mean, each
 
     def own(self, image: Tensor) -> dict[str, Tensor]:
@@ -155,7 +155,7 @@ class FeatureDistance(nn.Module):
         count, batch = references.shape[:2]
         device = references.device.type
         lower = self.reference_type is not None and references.dtype != torch.float64
-        stream = self.features.stream(_at_least_float32(references.detach().flatten(0, 1)))
+        stream = cast(Any, self.features).stream(_at_least_float32(references.detach().flatten(0, 1)))
         while True:
             with torch.no_grad(), torch.autocast(device, dtype=self.reference_type, enabled=lower):
                 try:

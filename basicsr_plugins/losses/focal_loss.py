@@ -1,4 +1,4 @@
-"""Focal loss over classes: cross-entropy that looks away from what is already classified well."""
+"""Focal loss over classes: cross-entropy that down-weights well-classified examples."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: Option
     Args:
         logits: ``(n, classes)``, any range.
         labels: ``(n,)`` integers.
-        gamma: How strongly well-classified samples are looked away from.
+        gamma: How strongly well-classified examples are down-weighted.
         alpha: ``(classes,)`` weights, or None.
     """
     log_p = F.log_softmax(logits, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
-    # 1 - p_t through expm1: near p_t = 1 the plain difference loses every digit, and so would its gradient
-    losses = (-torch.expm1(log_p)).clamp_min(0).pow(gamma) * -log_p if gamma else -log_p
+    # 1 - p_t through expm1: near p_t = 1 the plain difference loses every digit, and so would its gradient. Clamped
+    # above 0, where the power has no gradient for gamma < 1
+    smallest = torch.finfo(log_p.dtype).tiny
+    losses = (-torch.expm1(log_p)).clamp_min(smallest).pow(gamma) * -log_p if gamma else -log_p
     if alpha is not None:
         losses = losses * alpha.to(losses)[labels]
     return losses.mean()
@@ -55,6 +57,7 @@ class FocalLoss(nn.Module):
 
     #: A batch's loss is the mean of its images' losses, so that it can be taken in parts.
     mean_over_images = True
+    alpha: Optional[Tensor]
 
     def __init__(self, gamma: float = 2.0, alpha: Optional[list[float]] = None, loss_weight: float = 1.0) -> None:
         super().__init__()

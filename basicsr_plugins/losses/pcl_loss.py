@@ -142,7 +142,8 @@ class PCLLoss(nn.Module):
 
     def _mean(self, layers: dict[str, Any], values: list[Tensor]) -> Tensor:
         weights = [self.distance.weight(layer) for layer in layers]
-        return sum(weight * value for weight, value in zip(weights, values)) / sum(weights)
+        total: Any = sum(weight * value for weight, value in zip(weights, values))
+        return total / sum(weights)
 
     def terms(self, output: Tensor, target: Tensor, lq: Tensor) -> dict[str, Tensor]:
         """Return the loss ``l_pcl``.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, cast
 
 import torch
 from torch import Tensor, nn
 
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
+from basicsr_plugins.core.memory_format import channels_last
 from basicsr_plugins.losses.vgg_weights import PLANS, vgg_state_dict
 
 __all__ = ["PixelFeatures", "UserFeatures", "VGGFeatures", "build_features", "layer_names"]
@@ -60,6 +61,9 @@ class VGGFeatures(nn.Module):
         torch.Size([1, 64, 16, 16])
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: str = "vgg16",
@@ -82,7 +86,7 @@ class VGGFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.net = _trunk(names[: names.index(self.layers[-1]) + 1], self.layers, vgg_state_dict(backbone, weights))
         # convolutions of a wide network on small images: about a third faster so, on CPU and on tensor cores
-        self.net.to(memory_format=torch.channels_last)
+        channels_last(self.net)
         self.requires_grad_(False)
         self.eval()
 
@@ -233,10 +237,10 @@ def _trunk(names: Sequence[str], tapped: Sequence[str], state: Optional[Mapping[
             conv = nn.Conv2d(channels, width, 3, padding=1)
             if state is None:  # torchvision's own initialisation of a VGG
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(conv.bias)
+                nn.init.zeros_(cast(Tensor, conv.bias))
             else:
                 conv.weight.data.copy_(state[f"{index}.weight"])
-                conv.bias.data.copy_(state[f"{index}.bias"])
+                cast(Tensor, conv.bias).data.copy_(state[f"{index}.bias"])
             trunk.add_module(name, conv)
             channels = width
         elif name.startswith("relu"):

@@ -56,6 +56,8 @@ class SSIMLoss(nn.Module):
         pixel_opt: {type: SSIMLoss, loss_weight: 1.0}
     """
 
+    window: Tensor
+
     def __init__(
         self, loss_weight: float = 1.0, window_size: int = 11, sigma: float = 1.5, reduction: str = "mean"
     ) -> None:

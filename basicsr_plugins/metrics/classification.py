@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Union
 
 import numpy as np
 
 __all__ = ["accuracies", "confusion_matrix", "format_confusion"]
 
 
-def confusion_matrix(labels: Sequence[int], predictions: Sequence[int], classes: int) -> np.ndarray:
+def confusion_matrix(
+    labels: Union[Sequence[int], np.ndarray], predictions: Union[Sequence[int], np.ndarray], classes: int
+) -> np.ndarray:
     """Return counts (classes, classes): row = true label, column = prediction."""
     counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (np.asarray(labels, dtype=np.int64), np.asarray(predictions, dtype=np.int64)), 1)

@@ -86,9 +86,9 @@ def _errors(
         raise DataError("the deraining metrics need the rainy input (img_lq) besides the mask.")
     if not img.shape == img2.shape == img_lq.shape:
         raise DataError(f"shapes differ: output {img.shape}, clean {img2.shape}, input {img_lq.shape}.")
-    images = [_inner(image, border) / 255.0 for image in (img, img_lq, img2)]
+    output, rainy, clean = (_inner(image, border) / 255.0 for image in (img, img_lq, img2))
     mask = None if rain_mask is None else _inner(np.asarray(rain_mask), border)
-    return decoupled_errors(*images, mask=mask, threshold=threshold / 255.0, min_share=min_share)
+    return decoupled_errors(output, rainy, clean, mask=mask, threshold=threshold / 255.0, min_share=min_share)
 
 
 def _inner(image: np.ndarray, border: int) -> np.ndarray:

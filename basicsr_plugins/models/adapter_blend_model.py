@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Optional, Union
+from typing import Any, ClassVar, Optional, Union, cast
 
 import numpy as np
 import torch
@@ -119,7 +119,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
             super().load_pretrained(name, network, key)
             return
         weights = checkpoints.read_weights(path, key or paths.get("param_key_e", "params"))
-        network.load_by_name(weights, path, added=list(self.blend_options.add))
+        cast(Any, network).load_by_name(weights, path, added=list(self.blend_options.add))
         stock.logger().info(f"Loading net_e from {path}: it knows {', '.join(stored_classes(weights, path))}.")
 
     def setup(self) -> None:
@@ -164,7 +164,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
             raise DataError("the batch has no degradation labels, which the estimator is trained with.")
         return self.labels.shares(self.batch["degradation"])
 
-    def evaluation_network(self, name: str = "g") -> nn.Module:
+    def evaluation_network(self, name: str = "g") -> Any:
         """Return the blended network, or the estimator (averaged, where there is an average)."""
         return self.net_g if name == "g" else super().evaluation_network(name)
 
@@ -174,7 +174,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         options = self.blend_options
         probabilities = None
         if options.mode in ("soft", "one_hot"):
-            estimator = self.evaluation_network("e")
+            estimator: Any = self.evaluation_network("e")
             logits = estimator.maps(image, options.spatial) if options.spatial else estimator(image)
             probabilities = logits.float().softmax(dim=1)
         labels = self._shares() if options.mode == "oracle" else None

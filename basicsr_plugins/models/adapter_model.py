@@ -125,9 +125,10 @@ class AdapterModel(FrozenBase, RestorationModel):
         super()._prune()
         if self.settings.keep_last is None:
             return
-        numbered = [path for path in Path(self.opt["path"]["models"]).glob("adapter_*") if _number(path) is not None]
-        for path in sorted(numbered, key=_number)[: -self.settings.keep_last]:
-            shutil.rmtree(path)
+        found = ((_number(path), path) for path in Path(self.opt["path"]["models"]).glob("adapter_*"))
+        numbered = {number: path for number, path in found if number is not None}
+        for number in sorted(numbered)[: -self.settings.keep_last]:
+            shutil.rmtree(numbered[number])
 
     def extra_state(self) -> dict[str, Any]:
         """Return the adapter's tensors, raw and averaged: ``models/`` holds the averaged ones only."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from basicsr_plugins import stock
 from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.memory_format import channels_last
 from basicsr_plugins.core.random_state import OwnStream
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.negatives.ingredient import SPN
@@ -116,7 +117,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         """Run ``net_g`` for training; the result is float32, so that losses are, whatever the precision."""
         return self.net_g(image).float()
 
-    def make_loss(self, options: Optional[dict[str, Any]]) -> Optional[nn.Module]:
+    def make_loss(self, options: Optional[dict[str, Any]]) -> Any:
         """Build a registered loss, or None where there are no options."""
         return build_loss(options).to(self.device) if options else None
 
@@ -155,7 +156,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         """Move a network to the device; every rank gets rank 0's weights. See ``training/distributed.py``."""
         net = net.to(self.device)
         if self.is_train and self.settings.channels_last:
-            net = net.to(memory_format=torch.channels_last)
+            net = channels_last(net)
         distributed.send_from_rank_0(net)
         return net
 

@@ -117,7 +117,7 @@ class VQGANModel(RestorationModel):
                 "l_d_fake": 0.5 * self.cri_gan(fake, False, is_disc=True),
             }
 
-    def _generator_loss(self, reconstruction: Tensor) -> Tensor:
+    def _generator_loss(self, reconstruction: Any) -> Tensor:
         loss = self.cri_gan(self.net_d(self.output).float(), True, is_disc=False)
         if self.settings.adaptive_weight:
             loss = loss * adaptive_weight(reconstruction, loss / self._gan_weight, self.net_g.last_layer())

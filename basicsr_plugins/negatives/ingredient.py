@@ -49,7 +49,7 @@ class SPNSettings:
     )
 
 
-def check_spn(given: Any, where: str = "train.spn_opt") -> tuple[SPNSettings, nn.Module]:
+def check_spn(given: Any, where: str = "train.spn_opt") -> tuple[SPNSettings, Any]:
     """Return the checked settings and the built loss.
 
     Raises:
@@ -98,7 +98,7 @@ class SPN:
     ) -> None:
         self.settings, loss = check_spn(given, where)
         device = next(network.parameters()).device
-        self.loss = loss.to(device)
+        self.loss: Any = loss.to(device)
         self.guard = SPNGuard(**self.settings.guard)
         self.iteration = 0
         self.negatives: Optional[NegativeModels] = None
@@ -112,8 +112,9 @@ class SPN:
     @property
     def weight(self) -> float:
         """What the losses are multiplied by in this iteration: 0 before the start, 1 after the warm-up."""
-        history = self.negatives is not None and self.negatives.mode == "history"
-        return self.guard.scale(self.iteration, max(self.negatives.steps) if history else 0)
+        negatives = self.negatives
+        history = negatives is not None and negatives.mode == "history"
+        return self.guard.scale(self.iteration, max(negatives.steps) if negatives is not None and history else 0)
 
     def losses(self, output: Tensor, gt: Tensor, net_input: Tensor) -> dict[str, Tensor]:
         """Return the losses to add to the recipe's own, by log name; none before the start.
@@ -198,7 +199,7 @@ class SPN:
         return {key: value for key, value in self.loss.state_dict().items() if not key.startswith("distance.features.")}
 
 
-def _build(options: Mapping[str, Any], where: str) -> nn.Module:
+def _build(options: Mapping[str, Any], where: str) -> Any:
     if "type" not in options:
         raise OptionError(f"{where}.type: this option is required, for example SPNLoss.")
     loss_class = lookup("loss", options["type"], f"{where}.type")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Union, cast
 
 import torch
 from torch import Tensor, nn
 
+from basicsr_plugins.core import memory_format
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.losses.feature_distance import precision as autocast_type
 from basicsr_plugins.negatives.options import MODES, STEPS, THRESHOLD, check_negatives, paths
@@ -92,9 +93,9 @@ class NegativeModels(nn.Module):
             negative = history_model(bare, interval, weight)
             if mode == "random" or start:
                 mix_start(negative.module, fresh_copy(bare, factory, seed + index), 1.0 if mode == "random" else start)
-            self.models.append(negative.to(memory_format=torch.channels_last) if channels_last else negative)
+            self.models.append(memory_format.channels_last(negative) if channels_last else negative)
         for negative, path in zip(self.models, files):
-            _load(negative.module, path)
+            _load(cast(Any, negative).module, path)
         self._same_on_ranks()
         self.eval()
 
@@ -173,7 +174,7 @@ class NegativeModels(nn.Module):
         else:
             due = []
         for index in due:
-            self.models[index].refresh(unwrapped(model))
+            cast(Any, self.models[index]).refresh(unwrapped(model))
             self.refreshed += 1
         return due
 

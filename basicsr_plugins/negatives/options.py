@@ -41,15 +41,15 @@ def check_negatives(
     Raises:
         OptionError: The first thing that is wrong.
     """
-    for name, value, allowed in (("mode", mode, MODES), ("selection", selection, SELECTIONS)):
-        if value not in allowed:
-            raise OptionError(f"{name}: {one_of(value, allowed, name)}")
+    for name, chosen, allowed in (("mode", mode, MODES), ("selection", selection, SELECTIONS)):
+        if chosen not in allowed:
+            raise OptionError(f"{name}: {one_of(chosen, allowed, name)}")
     if precision is not None:
         autocast_type(precision, "precision")
     intervals = _intervals(mode, steps, count, paths(pretrained))
     if decay is None:
         decay = ADAPTIVE_DECAY if mode == "adaptive" else DECAY
-    decays = list(decay) if isinstance(decay, (list, tuple)) else [decay] * len(intervals)
+    decays: list[Any] = list(decay) if isinstance(decay, (list, tuple)) else [decay] * len(intervals)
     if len(decays) != len(intervals):
         raise OptionError(f"decay: one value for all or one for each of {len(intervals)} negatives, got {decays}.")
     for name, value in [("decay", value) for value in decays] + [("start", start)]:
@@ -73,8 +73,8 @@ def _intervals(mode: str, steps: Sequence[int], count: Optional[int], files: lis
         raise OptionError("pretrained: mode 'pretrained' needs the path of at least one network (N = 0).")
     if mode != "pretrained" and files:
         raise OptionError(f"pretrained: belongs to mode 'pretrained', got {files} with mode {mode!r}.")
-    numbers = {"history": len(steps), "random": count, "pretrained": len(files), "adaptive": count}
-    number = numbers[mode] if numbers[mode] is not None else {"random": 1, "adaptive": 4}[mode]
+    defaults = {"history": len(steps), "random": 1, "pretrained": len(files), "adaptive": 4}
+    number = count if count is not None and mode in ("random", "adaptive") else defaults[mode]
     if count is not None and count != number:
         raise OptionError(f"count: mode {mode!r} has {number} negatives by its other options, got {count}.")
     if number < 1:

@@ -64,19 +64,19 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     used = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32, device=device)
     dist.all_reduce(used, op=dist.ReduceOp.MAX)
     chosen = [parameter for parameter, flag in zip(parameters, used.tolist()) if flag]
-    by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
+    by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
     for parameter in chosen:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        by_dtype.setdefault(parameter.grad.dtype, []).append(parameter)
+        by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
     for group in by_dtype.values():
-        flat = torch.cat([parameter.grad.reshape(-1) for parameter in group])
+        flat = torch.cat([gradient.reshape(-1) for gradient in group])
         dist.all_reduce(flat)
         flat /= world_size()
         start = 0
-        for parameter in group:
-            parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
-            start += parameter.numel()
+        for gradient in group:
+            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            start += gradient.numel()
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

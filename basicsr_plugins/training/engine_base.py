@@ -22,7 +22,7 @@ from basicsr_plugins.training.settings import TrainSettings, ValSettings
 __all__ = ["EngineBase"]
 
 
-class EngineBase(SRModel):  # type: ignore[misc]  # BasicSR has no types
+class EngineBase(SRModel):
     """The typed ground under ``Stepping``, ``Reporting``, ``Checkpointing`` and the recipes' mix-ins.
 
     It holds declarations and empty hooks only; ``RestorationModel`` builds what is declared here.

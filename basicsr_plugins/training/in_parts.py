@@ -40,4 +40,4 @@ def losses_in_parts(
     reached = [(feature, torch.cat(of)) for feature, *of in zip(features, *gradients) if feature.requires_grad]
     if reached:
         with torch.autocast(features[0].device.type, enabled=False):  # a backward pass keeps its forward pass's types
-            torch.autograd.backward(*zip(*reached))
+            torch.autograd.backward([feature for feature, _ in reached], [gradient for _, gradient in reached])

@@ -7,7 +7,7 @@ size, tile and overlap.
 from __future__ import annotations
 
 import math
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class Restorer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Restore,
         scale: int = 1,
         pad_multiple: Optional[int] = None,
         tile: Optional[int] = None,
@@ -79,7 +79,7 @@ class Restorer:
 
 def _own_multiple(network: Restore) -> int:
     """Return what the windows inside a network ask for. Networks of ours pad by themselves."""
-    sides = set()
+    sides: set[Any] = set()
     for module in network.modules() if isinstance(network, nn.Module) else ():
         if not type(module).__module__.startswith("basicsr_plugins."):
             window = getattr(module, "window_size", None)  # stock SwinIR says it in its blocks only
@@ -120,20 +120,17 @@ def tiled(restore: Restore, image: Tensor, tile: int, overlap: int, scale: int =
         of another size); others differ near the seams.
     """
     height, width = image.shape[-2:]
-    bands = []
-    for top, bottom in _spans(height, tile, overlap):
-        band: Optional[Tensor] = None
-        end = 0
-        for left, right in _spans(width, tile, overlap):
-            part = restore(image[..., top:bottom, left:right])
-            band = part if band is None else _join(band, part, (end - left) * scale, -1)
-            end = right
-        bands.append((top, bottom, band))
-    result, end = bands[0][2], bands[0][1]
-    for top, bottom, band in bands[1:]:
-        result = _join(result, band, (end - top) * scale, -2)
-        end = bottom
-    return result
+
+    def joined(spans: list[tuple[int, int]], piece: Callable[[int, int], Tensor], dim: int) -> Tensor:
+        result, end = piece(*spans[0]), spans[0][1]
+        for start, stop in spans[1:]:
+            result, end = _join(result, piece(start, stop), (end - start) * scale, dim), stop
+        return result
+
+    def band(top: int, bottom: int) -> Tensor:
+        return joined(_spans(width, tile, overlap), lambda left, right: restore(image[..., top:bottom, left:right]), -1)
+
+    return joined(_spans(height, tile, overlap), band, -2)
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:

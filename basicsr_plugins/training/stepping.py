@@ -50,7 +50,7 @@ class Stepping(EngineBase):
         losses: dict[str, Tensor] = OrderedDict()
         finite = True
         buffers = self.guard.remember_buffers(self.networks.values())
-        phases = self.phases(current_iter)
+        phases: Any = self.phases(current_iter)
         while finite:
             with self.precision.autocast():
                 phase = next(phases, None)
@@ -58,7 +58,7 @@ class Stepping(EngineBase):
                 break
             finite = self.guard.accepts(phase, current_iter, self.batch, self.files)
             if finite:
-                total = sum(phase.values())
+                total: Any = sum(phase.values())
                 self.precision.backward(total / every if every > 1 else total)
             for name, value in phase.items():
                 losses[name] = losses.get(name, 0) + value.detach()

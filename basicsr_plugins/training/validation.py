@@ -39,12 +39,12 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
         Records with ``index``, ``name``, ``metrics`` (name to float) and whatever the recipe's ``evaluate`` adds.
     """
     rank, world = distributed.rank(), distributed.world_size()
-    dataset = dataloader.dataset
+    dataset: Any = dataloader.dataset
     indices = list(range(rank, len(dataset), world))
     loader = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=0) if world > 1 else dataloader
     saver = _Saver(model.opt, dataset.opt["name"], current_iter) if save_img else None
     records = []
-    steps = zip(indices, loader)
+    steps: Any = zip(indices, loader)
     if model.val_settings.pbar and rank == 0:
         steps = tqdm(steps, total=len(indices), unit="image", desc=dataset.opt["name"])
     for index, data in steps:

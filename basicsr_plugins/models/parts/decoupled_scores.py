@@ -58,7 +58,7 @@ class DecoupledScores(EngineBase):
 
     def scores(self, output: Tensor, degraded: Tensor) -> dict[str, Any]:
         """Return the scores of one restored image (1, 3, h, w); ``rain`` is None where it is skipped."""
-        images = [_array(image) for image in (output, degraded, self.gt)]
+        images = _array(output), _array(degraded), _array(self.gt)
         mask = self.batch["rain_mask"][0, 0].cpu().numpy() if "rain_mask" in self.batch else None
         settings = self.val_settings
         errors = decoupled_errors(*images, mask, settings.mask_threshold, settings.least_share)
