@@ -163,13 +163,14 @@ class DegradationDataset(SeededDataset):
         depth = self.depth.read(position, image.shape[:2], patch) if self.depth is not None else None
 
         entry = self.entries[chosen]
+        label_map: Optional[np.ndarray]
         if self.cutmix is not None and rng.random() < self.cutmix.probability:
             picked = self._unlike_the_one_before(chosen, self.cutmix.regions, rng)
             result, label_map = degradation_cutmix(gt, [(e.degradation, e.label) for e in picked], rng, self.cutmix)
             label = int(np.argmax(np.bincount(label_map.ravel(), minlength=self.num_degradations)))
         else:
             result, label = entry.degradation(gt, rng, depth=depth), entry.label
-            label_map = np.full(gt.shape[:2], label, dtype=np.int64)
+            label_map = np.full(gt.shape[:2], label, dtype=np.int64) if self._returns_map else None
 
         sample = {
             "lq": as_tensor(result.image, options.mean, options.std),
@@ -178,7 +179,7 @@ class DegradationDataset(SeededDataset):
             "lq_path": _lq_name(path, entry.name),
             "gt_path": path,
         }
-        return {**sample, **self._extras(result, label_map if self._returns_map else None, gt.shape[:2])}
+        return {**sample, **self._extras(result, label_map, gt.shape[:2])}
 
     @property
     def _returns_map(self) -> bool:

@@ -335,3 +335,17 @@ def test_slim_classifier_has_at_most_two_million_parameters():
 def test_features_that_do_not_fit(shapes, text):
     with pytest.raises(OptionError, match=text):
         DegradationClassifier([8, 12])([torch.rand(shape) for shape in shapes])
+
+
+def test_dcpt_swinir_is_an_ordinary_class():
+    import copy
+    import pickle
+
+    from basicsr_plugins.archs.dcpt_swinir_arch import DCPTSwinIR
+
+    net = DCPTSwinIR(img_size=16, embed_dim=12, depths=(1, 1), num_heads=(2, 2), use_checkpoint=True).eval()
+    image = torch.rand(1, 3, 20, 12)
+    assert isinstance(net, DCPTSwinIR)
+    for twin in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        assert torch.equal(twin(image), net(image))
+    assert "mean" not in net.state_dict()
