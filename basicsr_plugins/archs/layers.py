@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from basicsr_plugins.archs.convolutions import order_for_convolutions
+
 __all__ = ["ChannelLayerNorm", "DropPath", "Stage", "at_least_float32", "init_conv_normal"]
 
 
@@ -43,7 +45,7 @@ class ChannelLayerNorm(nn.Module):
             exact = at_least_float32(tokens)
             variance = (exact - exact.mean(dim=-1, keepdim=True)).square().mean(dim=-1, keepdim=True)
             tokens = (exact * torch.rsqrt(variance + self.eps) * self.weight).to(x.dtype)
-        return tokens.permute(0, 3, 1, 2)
+        return order_for_convolutions(tokens.permute(0, 3, 1, 2), x)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}, centred={self.bias is not None}"

@@ -23,10 +23,14 @@ def with_presets(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Network]
         presets: Name of the variant to constructor arguments. It stays readable as ``TheClass.presets``.
 
     Example:
+        >>> from torch import nn
         >>> @with_presets({"tiny": {"width": 8}})
         ... class Network(nn.Module):
-        ...     def __init__(self, width: int = 64) -> None: ...
-        >>> Network(preset="tiny")  # network_g: {type: Network, preset: tiny}
+        ...     def __init__(self, width: int = 64) -> None:
+        ...         super().__init__()
+        ...         self.width = width
+        >>> Network(preset="tiny").width  # network_g: {type: Network, preset: tiny}
+        8
     """
 
     def decorate(cls: Network) -> Network:

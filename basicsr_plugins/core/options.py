@@ -4,12 +4,14 @@ A data set or a recipe declares a dataclass: each field's annotation is its type
 ``option(...)`` adds the sentence for the docs and an extra check. A loss or a network needs nothing more than its
 annotated constructor. Both go through the same ``check_value``.
 
+    >>> from dataclasses import dataclass
+    >>> from basicsr_plugins.core.options import option, parse, positive
     >>> @dataclass
     ... class CropOptions:
     ...     gt_size: int = option(128, "side of the square training crop, pixels", check=positive)
     >>> parse(CropOptions, {"gt_siez": 64}, where="datasets.train")
     Traceback (most recent call last):
-    OptionError: datasets.train.gt_siez: unknown option 'gt_siez'. Did you mean 'gt_size'? Allowed: gt_size.
+    basicsr_plugins.core.errors.OptionError: datasets.train.gt_siez: unknown option ... Did you mean 'gt_size'? ...
 """
 
 from __future__ import annotations

@@ -120,9 +120,11 @@ class Degradation:
     image. Without a severity every range is drawn uniformly.
 
     Example:
+        >>> from basicsr_plugins.degradations import build_degradation
         >>> rain = build_degradation({"type": "Rain", "preset": "medium"})
-        >>> result = rain(image, np.random.default_rng(1), severity=0.5)
-        >>> result.image, result.params, result.layers["rain"]
+        >>> result = rain(np.zeros((32, 32, 3), np.float32), np.random.default_rng(1), severity=0.5)
+        >>> result.image.shape, result.layers["rain"].shape
+        ((32, 32, 3), (32, 32))
     """
 
     #: Name on the command line and in file names.

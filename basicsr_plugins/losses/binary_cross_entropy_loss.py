@@ -18,8 +18,9 @@ class BinaryCrossEntropyLoss(nn.Module):
         loss_weight: Factor of the result.
 
     Example:
-        >>> BinaryCrossEntropyLoss()(torch.zeros(2, 4), torch.ones(2, 4)).item()  # log 2
-        0.6931...
+        >>> import torch
+        >>> round(BinaryCrossEntropyLoss()(torch.zeros(2, 4), torch.ones(2, 4)).item(), 4)  # log 2
+        0.6931
 
     .. code-block:: yaml
 

@@ -24,9 +24,11 @@ class DCPTLoss(nn.Module):
         gamma: Focal exponent; 0 is cross-entropy.
 
     Example:
-        >>> criterion = DCPTLoss()
-        >>> losses = criterion(net_g(clean), clean, net_dc(tap(degraded)), labels)
-        >>> sum(losses.values()).backward()
+        With networks, a tap and a batch of yours::
+
+            criterion = DCPTLoss()
+            losses = criterion(net_g(clean), clean, net_dc(tap(degraded)), labels)
+            sum(losses.values()).backward()
     """
 
     def __init__(self, pixel_weight: float = 1.0, classification_weight: float = 1.0, gamma: float = 2.0) -> None:

@@ -42,8 +42,8 @@ class SPNLoss(nn.Module):
 
     Example:
         >>> spn = SPNLoss(weights="random")
-        >>> spn(torch.rand(1, 3, 32, 32), [torch.rand(1, 3, 32, 32)]) < 0
-        tensor(True)
+        >>> bool(spn(torch.rand(1, 3, 32, 32), [torch.rand(1, 3, 32, 32)]) < 0)
+        True
 
         In an option file, under ``train.spn_opt``::
 

@@ -49,10 +49,14 @@ class NegativeModels(nn.Module):
         DependencyError: mmengine is not installed.
 
     Example:
-        >>> negatives = NegativeModels(net, steps=[100, 500, 1000, 2000])
-        >>> loss = l1(out, gt) + (spn(out, negatives(lq)) if negatives.ready else 0)
-        >>> ...  # backward, optimizer.step()
-        >>> negatives.update(net)
+        >>> net = nn.Conv2d(3, 3, 3, padding=1)
+        >>> negatives = NegativeModels(net, steps=[1, 2])
+        >>> for _ in range(2):  # in a training loop, after each optimizer.step()
+        ...     negatives.update(net)
+        [0]
+        [0, 1]
+        >>> negatives.ready, tuple(negatives(torch.rand(1, 3, 8, 8)).shape)
+        (True, (2, 1, 3, 8, 8))
     """
 
     def __init__(

@@ -21,6 +21,7 @@ class PrimitiveLabels(MixtureLabels):
         where: YAML path of the labels, for messages.
 
     Example:
+        >>> import torch
         >>> PrimitiveLabels(["low", "rain", ["low", "rain"]]).targets(torch.tensor([0, 2]))
         tensor([[1., 0.],
                 [1., 1.]])
