@@ -22,19 +22,22 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--set", action="append", nargs="+", default=[], metavar="KEY=VALUE", help="overrides, as train takes them"
     )
+    parser.add_argument("--safe", action="store_true", help="refuse `imports` and types like package.module:Class")
     parser.set_defaults(func=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.opt:
         overrides = [text for group in arguments.set for text in group]
-        for note in check_option_file(arguments.opt, is_train=not arguments.test, overrides=overrides):
+        for note in check_option_file(
+            arguments.opt, is_train=not arguments.test, overrides=overrides, safe=arguments.safe
+        ):
             print(note)
         return 0
     return _report()
 
 
-def check_option_file(path: str, is_train: bool = True, overrides: Any = ()) -> list[str]:
+def check_option_file(path: str, is_train: bool = True, overrides: Any = (), safe: bool = False) -> list[str]:
     """Check an option file as ``train`` or ``test`` would, and return what is to be said about it.
 
     Raises:
@@ -48,7 +51,9 @@ def check_option_file(path: str, is_train: bool = True, overrides: Any = ()) -> 
     given = load_yaml(path)
     apply_overrides(given, overrides)
     # the machine that checks need not be the one that trains
-    here = argparse.Namespace(opt=path, set=[*overrides, "num_gpu=0"], launcher="none", auto_resume=False, debug=False)
+    here = argparse.Namespace(
+        opt=path, set=[*overrides, "num_gpu=0"], launcher="none", auto_resume=False, debug=False, safe=safe
+    )
     opt = launcher.complete_options(here, os.getcwd(), is_train)
     if not isinstance(given.get("num_gpu", "auto"), int) and given.get("num_gpu", "auto") != "auto":
         raise OptionError(f"num_gpu: expected auto or a number of GPUs, got {given['num_gpu']!r}.")
@@ -100,7 +105,7 @@ def _has_backend(distributed: Any, name: str) -> bool:
 
 
 def _registered() -> int:
-    from basicsr_plugins.core import registration
+    from basicsr_plugins.core import plugins, registration
 
     try:
         basicsr_plugins.register()
@@ -114,6 +119,8 @@ def _registered() -> int:
     for kind in registration.KINDS:
         print(f"  {kind:12} {', '.join(sorted(registration.provided(kind))) or 'nothing'}")
     renamed = {ours: theirs for kind in registration.KINDS for ours, theirs in registration.renamed(kind).items()}
+    for problem in plugins.problems:
+        print(f"  {problem}")
     for ours, registered in renamed.items():
         print(f"  {ours} was there already and stays; ours is {registered}.")
     return 0

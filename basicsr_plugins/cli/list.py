@@ -38,7 +38,7 @@ def markdown_table() -> str:
 def _run(arguments: argparse.Namespace) -> None:
     import basicsr_plugins
     from basicsr_plugins.core.errors import OptionError, one_of
-    from basicsr_plugins.core.registration import KINDS, provided
+    from basicsr_plugins.core.registration import KINDS, origin, provided
 
     if arguments.kind is not None and arguments.kind not in KINDS:
         raise OptionError(one_of(arguments.kind, KINDS, "kind"))
@@ -49,4 +49,5 @@ def _run(arguments: argparse.Namespace) -> None:
     for kind in [arguments.kind] if arguments.kind else KINDS:
         print(f"{kind}:")
         for name, thing in sorted(provided(kind).items()):
-            print(f"  {name:32} {first_sentence(thing)}")
+            where_from = origin(kind, name)
+            print(f"  {name:32} {first_sentence(thing)}{f' [{where_from}]' if where_from else ''}")

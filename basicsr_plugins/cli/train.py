@@ -27,6 +27,7 @@ def add_parser(commands: Any) -> None:
             "--set", action="append", nargs="+", default=[], metavar="KEY=VALUE",
             help="override options by dotted keys, e.g. --set train.ema_decay=0.999 datasets.train.gt_size=64",
         )  # fmt: skip
+        parser.add_argument("--safe", action="store_true", help="refuse `imports` and types like package.module:Class")
         parser.set_defaults(func=partial(_run, is_train=is_train), auto_resume=False, debug=False)
         if is_train:
             parser.add_argument("--auto_resume", action="store_true", help="go on from the newest complete checkpoint")

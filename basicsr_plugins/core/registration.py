@@ -7,15 +7,17 @@ BasicSR's five registries; names that BasicSR (or another plug-in) already has s
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, Callable, TypeVar
 
+from basicsr_plugins.core import plugins
 from basicsr_plugins.core.errors import OptionError, one_of
 
-__all__ = ["KINDS", "connect", "disconnect", "is_connected", "lookup", "provided", "provides", "renamed"]
+__all__ = ["KINDS", "connect", "disconnect", "is_connected", "lookup", "origin", "provided", "provides", "renamed"]
 
 Provided = TypeVar("Provided", bound=Callable[..., Any])
 
@@ -34,6 +36,10 @@ BASICSR_KINDS = ("arch", "loss", "dataset", "metric", "model")
 SUFFIX = "basicsr_plugins"
 
 _provided: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+#: Where an object comes from that is not this package's own: kind -> name -> "distribution version" or a module.
+_origins: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+#: Kinds whose entry points have been loaded.
+_extended: set[str] = set()
 _renamed: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
 _registries: dict[str, Any] = {}
 _logger = logging.getLogger("basicsr")
@@ -46,27 +52,44 @@ def provides(kind: str, name: str | None = None) -> Callable[[Provided], Provide
         kind: ``arch``, ``loss``, ``dataset``, ``metric``, ``model`` or ``degradation``.
         name: The name in option files; the object's own name if left out.
 
-    Example:
-        >>> @provides("loss")
-        ... class MyLoss: ...
+    Example::
+
+        @provides("loss")
+        class MyLoss(nn.Module): ...
     """
     if kind not in KINDS:
         raise OptionError(one_of(kind, KINDS, "kind"))
 
     def mark(thing: Provided) -> Provided:
-        label = name or thing.__name__
-        _provided[kind][label] = thing
-        if _registries:  # connect() ran while this module was still loading (a spawned data-loader worker)
-            _hand_over(kind, label, thing)
+        module = thing.__module__
+        _add(kind, name or thing.__name__, thing, "" if module.startswith("basicsr_plugins.") else module)
         return thing
 
     return mark
 
 
+def _add(kind: str, label: str, thing: Any, origin: str) -> None:
+    """Take an object in; ``origin`` is empty for our own."""
+    known = _provided[kind].get(label)
+    if origin and known is not None and known is not thing and label not in _origins[kind]:
+        _logger.warning("basicsr_plugins: %s %r of %s has the name of ours, which stays.", kind, label, origin)
+        return
+    _provided[kind][label] = thing
+    if origin:
+        _origins[kind][label] = origin
+    if _registries:  # also where connect() ran while this module was still loading (a spawned data-loader worker)
+        _hand_over(kind, label, thing)
+
+
 def provided(kind: str) -> dict[str, Any]:
-    """Return every object of one kind that this package provides, by name."""
+    """Return every object of one kind by name: ours, and what other packages add through entry points."""
     _import_modules(kind)
     return dict(_provided[kind])
+
+
+def origin(kind: str, name: str) -> str:
+    """Return where an object comes from that is not this package's own ("my_package 1.0"), else an empty text."""
+    return _origins[kind].get(name, "")
 
 
 def renamed(kind: str) -> dict[str, str]:
@@ -80,6 +103,10 @@ def lookup(kind: str, name: str, where: str = "") -> Any:
     Raises:
         OptionError: There is no such name; the text lists the nearest ones.
     """
+    if not isinstance(name, str):
+        raise OptionError(f"{where or kind}: expected the name of a {kind}, got {name!r}.")
+    if plugins.is_path(name) and name not in _provided[kind]:
+        _add(kind, name, plugins.resolve(name, where or kind), name.split(":", maxsplit=1)[0])
     registry = _registries.get(kind)
     if registry is not None:
         known = dict(iter(registry))
@@ -99,6 +126,8 @@ def connect(registries: Mapping[str, Any]) -> None:
         return
     _registries.update(registries)
     try:
+        for kind, registry in registries.items():
+            _give_way(kind, registry)
         for kind in KINDS:
             for name, thing in list(_provided[kind].items()):  # what was imported before registration
                 _hand_over(kind, name, thing)
@@ -126,6 +155,39 @@ def _import_modules(kind: str) -> None:
             # import_module only, never "from module import Class": in a spawned data-loader worker the module that is
             # being un-pickled is half loaded at this moment, and its decorators will still run.
             importlib.import_module(f"{package.__name__}.{module.name}")
+    if kind not in _extended:
+        _extended.add(kind)
+        for name, thing, where_from in plugins.entry_points(kind):
+            _add(kind, name, thing, where_from)
+
+
+def _give_way(kind: str, registry: Any) -> None:
+    """Let a registration that comes after ours have the name: ours moves to its suffix, and BasicSR does not assert.
+
+    A program that registers a name of ours later, as hat and realesrgan do, must run as it does without this package.
+    """
+    stock_register = registry._do_register
+    if getattr(stock_register, "basicsr_plugins_patched", False):
+        return
+
+    @functools.wraps(stock_register)
+    def _do_register(name: str, obj: Any, *args: Any, **kwargs: Any) -> Any:
+        suffix = args[0] if args else kwargs.get("suffix")
+        label = f"{name}_{suffix}" if isinstance(suffix, str) else name
+        ours = _provided[kind].get(label)
+        if ours is not None and obj is not ours and dict(iter(registry)).get(label) is ours:
+            aside = f"{label}_{SUFFIX}"
+            del registry._obj_map[label]
+            registry._obj_map[aside] = ours
+            _renamed[kind][label] = aside
+            _logger.warning(
+                "basicsr_plugins: %s %r is registered by %s, whose name it is from here on; ours is %r.",
+                kind, label, getattr(obj, "__module__", "?"), aside,
+            )  # fmt: skip
+        return stock_register(name, obj, *args, **kwargs)
+
+    _do_register.basicsr_plugins_patched = True  # type: ignore[attr-defined]
+    registry._do_register = _do_register
 
 
 def _hand_over(kind: str, name: str, thing: Any) -> None:

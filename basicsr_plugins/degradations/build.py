@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Union
 
 from basicsr_plugins.core.errors import OptionError, one_of
-from basicsr_plugins.core.registration import provided
+from basicsr_plugins.core.plugins import is_path
+from basicsr_plugins.core.registration import lookup, provided
 from basicsr_plugins.degradations.base import Degradation
 
 __all__ = ["build_degradation", "degradation_names"]
@@ -32,6 +33,10 @@ def build_degradation(opt: Union[str, Mapping[str, Any]], where: str = "degradat
         raise OptionError(f"{where}: expected a degradation such as {{type: Rain, preset: medium}}, got {opt!r}.")
     kinds = provided("degradation")
     name = entry["type"]
+    if not isinstance(name, str):
+        raise OptionError(f"{where}.type: expected the name of a degradation, got {name!r}.")
+    if is_path(name):
+        kinds[name] = lookup("degradation", name, f"{where}.type")
     kind = kinds.get(name) or kinds.get(degradation_names().get(name, ""))
     if kind is None:
         raise OptionError(f"{where}.type: {one_of(name, [*sorted(kinds), *degradation_names()], 'degradation')}")

@@ -15,7 +15,7 @@ from typing import Any, Optional
 import torch
 from torch import nn
 
-from basicsr_plugins.core import registration
+from basicsr_plugins.core import plugins, registration
 from basicsr_plugins.core.checked import CheckedSection
 from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.core.options import check_call, parse
@@ -100,8 +100,20 @@ def check_run(opt: dict[str, Any]) -> Optional[RunOptions]:
 
 
 def _recipe(opt: Mapping[str, Any]) -> Any:
-    """Return the class of a model of ours, None for any other."""
-    return registration.provided("model").get(_our_name("model", opt.get("model_type")))
+    """Return the class of a recipe on our engine, None for any other model."""
+    recipe = _provided_one("model", opt.get("model_type"), "model_type")
+    return recipe if hasattr(recipe, "check_recipe") else None
+
+
+def _provided_one(kind: str, name: Any, where: str) -> Any:
+    """Return what is provided under a name, or under ``package.module:Class``; None where nothing is."""
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise OptionError(f"{where}: expected the name of a {kind}, got {name!r}.")
+    if plugins.is_path(name):
+        return registration.lookup(kind, name, where)
+    return registration.provided(kind).get(_our_name(kind, name))
 
 
 def _check_keys(opt: Mapping[str, Any], recipe: Any) -> None:
@@ -200,7 +212,7 @@ def _checked_dataset(options: Any, where: str) -> Any:
     """Check a data set, and return its section with the plan that it is built from."""
     if not isinstance(options, Mapping) or "type" not in options:
         raise OptionError(f"{where}.type: this option is required.")
-    kind = registration.provided("dataset").get(_our_name("dataset", options["type"]))
+    kind = _provided_one("dataset", options["type"], f"{where}.type")
     if kind is None:
         if not _is_stock("dataset", options["type"]):
             registration.lookup("dataset", options["type"], f"{where}.type")
@@ -260,7 +272,7 @@ def uses_ours(opt: Mapping[str, Any]) -> bool:
     networks = [value for key, value in opt.items() if key.startswith("network_") and isinstance(value, Mapping)]
     for kind, users in (("arch", networks), ("dataset", (opt.get("datasets") or {}).values())):
         ours = registration.provided(kind)
-        if any(isinstance(user, Mapping) and user.get("type") in ours for user in users):
+        if any(isinstance(user, Mapping) and str(user.get("type")) in ours for user in users):
             return True
     return False
 

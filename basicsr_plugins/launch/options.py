@@ -7,11 +7,13 @@ import os
 import random
 from collections import OrderedDict
 from os import path as osp
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.plugins import import_modules, refuse_foreign_code
 from basicsr_plugins.core.safe_yaml import apply_overrides, load_yaml
 from basicsr_plugins.training import distributed
 
@@ -26,6 +28,10 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
     """
     opt = load_yaml(arguments.opt)
     apply_overrides(opt, arguments.set or [])
+    if getattr(arguments, "safe", False):
+        refuse_foreign_code(opt)
+    if opt.get("imports") is not None:
+        import_modules(opt["imports"], Path(arguments.opt).expanduser().resolve().parent)
     for key, kind in (("name", str), ("datasets", dict)):
         if not isinstance(opt.get(key), kind) or not opt[key]:
             raise OptionError(f"{key}: this option is required.")

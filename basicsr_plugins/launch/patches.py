@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
 from basicsr_plugins.core import registration
 from basicsr_plugins.core.errors import PluginError
+from basicsr_plugins.core.plugins import import_modules
 from basicsr_plugins.launch.checking import check_run
 
 __all__ = ["check_options_first"]
@@ -25,8 +27,11 @@ def check_options_first() -> None:
     def parse_options(*args: Any, **kwargs: Any) -> Any:
         result = stock_parse(*args, **kwargs)
         try:
-            _fill_gaps(result[0])
-            check_run(result[0])
+            opt, arguments = result
+            if opt.get("imports") is not None:
+                import_modules(opt["imports"], Path(arguments.opt).resolve().parent)
+            _fill_gaps(opt)
+            check_run(opt)
         except PluginError as error:
             # a command-line entry, like argparse's own errors: one message, an exit code, and nothing written yet
             raise SystemExit(f"basicsr_plugins: {error}") from None

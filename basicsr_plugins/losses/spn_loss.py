@@ -41,6 +41,7 @@ class SPNLoss(nn.Module):
         DependencyError: The VGG's weights cannot be had.
 
     Example:
+        >>> import torch
         >>> spn = SPNLoss(weights="random")
         >>> bool(spn(torch.rand(1, 3, 32, 32), [torch.rand(1, 3, 32, 32)]) < 0)
         True

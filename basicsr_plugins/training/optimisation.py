@@ -52,6 +52,8 @@ def _scheduler_class(given: Mapping[str, Any], where: str) -> type:
 def _pick(given: Mapping[str, Any], known: Mapping[str, type], where: str, what: str) -> type:
     if "type" not in given:
         raise OptionError(f"{where}.type: this option is required. Allowed: {', '.join(sorted(known))}.")
+    if not isinstance(given["type"], str):
+        raise OptionError(f"{where}.type: expected the name of a {what}, got {given['type']!r}.")
     if given["type"] in _REFUSED:
         raise OptionError(f"{where}.type: {given['type']} cannot be used here: {_REFUSED[given['type']]}.")
     if given["type"] not in known:

@@ -94,3 +94,19 @@ def test_stocks_own_parser_checks_and_fills_what_its_loops_read(tmp_path, option
     tiny_runs.write_options(file, tiny_runs.merge(given, {"train": {"ema_deacy": 1}}))
     with pytest.raises(SystemExit, match=r"basicsr_plugins: train\.ema_deacy: unknown option"):
         stock_options.parse_options(str(tmp_path))
+
+
+def test_stocks_own_parser_imports_what_the_file_names(tmp_path, options, monkeypatch):
+    from basicsr.utils import options as stock_options
+
+    (tmp_path / "noted_by_imports.py").write_text("seen = True\n")
+    file = tiny_runs.write_options(
+        tmp_path / "x.yml", tiny_runs.option_file(tmp_path / "images", imports=["noted_by_imports"])
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(file)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    stock_options.parse_options(str(tmp_path))
+    assert sys.modules.pop("noted_by_imports").seen
+    (tmp_path / "noted_by_imports.py").unlink()
+    with pytest.raises(SystemExit, match=r"imports\[0\]: 'noted_by_imports' cannot be imported"):
+        stock_options.parse_options(str(tmp_path))
