@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_plugins.core.errors import OptionError, one_of
+from basicsr_plugins.core.unwrap import unwrapped
 
 __all__ = ["FeatureTap"]
 
@@ -26,7 +27,7 @@ class FeatureTap:
     SwinIR's groups get it as an argument) or the one that follows from the image; it is never guessed as a square.
 
     Args:
-        network: Any network, wrapped for parallel training or not.
+        network: Any network, wrapped for parallel training, compiled, or not.
         layers: Exact names from ``network.named_modules()``, in the order in which the features are wanted.
         stop_early: End the forward pass after the last tapped module: what lies behind it costs nothing.
         where: The option's YAML path for messages.
@@ -44,7 +45,7 @@ class FeatureTap:
     def __init__(
         self, network: nn.Module, layers: Sequence[str], stop_early: bool = True, where: str = "feature_layers"
     ) -> None:
-        network = getattr(network, "module", network) if _is_wrapper(network) else network
+        network = unwrapped(network)
         modules = dict(network.named_modules())
         if not layers:
             raise OptionError(f"{where}: name at least one module of {type(network).__name__}.")
@@ -114,10 +115,6 @@ class FeatureTap:
         finally:
             for module, mode in training.items():
                 module.training = mode
-
-
-def _is_wrapper(network: nn.Module) -> bool:
-    return isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel))
 
 
 def _as_map(name: str, output: Any, inputs: tuple[Any, ...], image: Tensor) -> Tensor:

@@ -155,3 +155,11 @@ def test_the_dry_run_leaves_statistics_and_modes_alone():
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
     assert net.body.training
     assert not net.head.training
+
+
+def test_a_compiled_network_is_tapped_by_its_own_names():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    image = torch.rand(1, 3, 8, 8)
+    [compiled] = FeatureTap(torch.compile(net, backend="eager"), ["0"])(image)
+    [plain] = FeatureTap(net, ["0"])(image)
+    assert torch.equal(compiled, plain)

@@ -62,7 +62,7 @@ def inspect(
             checked[path] = (problem, None if problem else image_size(path))
         return checked[path]
 
-    def judge(sample: tuple[str, ...]) -> list[str]:
+    def problems_of(sample: tuple[str, ...]) -> list[str]:
         results = [look(path) for path in sample]
         problems = [f"{path} {problem}" for path, (problem, _) in zip(sample, results) if problem]
         sizes = [size for _, size in results if size is not None]
@@ -75,7 +75,7 @@ def inspect(
         return problems
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        found = list(progress(pool.map(judge, survey.samples), len(survey.samples)))
+        found = list(progress(pool.map(problems_of, survey.samples), len(survey.samples)))
     return list(dict.fromkeys(problem for problems in found for problem in problems))
 
 

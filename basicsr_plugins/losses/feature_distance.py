@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from basicsr_plugins.core.errors import DataError, OptionError, one_of
+from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.precision import autocast_dtype
 from basicsr_plugins.losses.perceptual_features import build_features
 
 __all__ = ["FeatureDistance", "as_references", "weighted_l1"]
@@ -91,7 +92,7 @@ class FeatureDistance(nn.Module):
         super().__init__()
         self.layer_weights = _layer_weights(layers)
         self.features = build_features(features, list(self.layer_weights), weights, range_norm, use_input_norm)
-        self.reference_type = precision(reference_precision, "reference_precision")
+        self.reference_type = autocast_dtype(reference_precision, "reference_precision")
         if reference_batch is not None and reference_batch < 1:
             raise OptionError(f"reference_batch: must be 1 or more, got {reference_batch}.")
         self.reference_batch = reference_batch
@@ -224,18 +225,6 @@ def as_references(given: Union[Tensor, Sequence[Tensor]], like: Tensor, what: st
             f"(and {len(stacked)} of them)."
         )
     return stacked.detach()
-
-
-def precision(name: str, where: str) -> Optional[torch.dtype]:
-    """Return the autocast type of ``fp32`` (None), ``bf16`` or ``fp16``.
-
-    Raises:
-        OptionError: Another name.
-    """
-    kinds = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name not in kinds:
-        raise OptionError(f"{where}: {one_of(name, kinds, 'precision')}")
-    return kinds[name]
 
 
 def _layer_weights(layers: Union[Mapping[str, float], Sequence[str], None]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""DCPT: pre-train a restoration network by telling degradations apart and drawing clean images (arXiv 2501.15510)."""
+"""DCPT: pre-train a restoration network by classifying degradations and reconstructing clean images (2501.15510)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from basicsr_plugins.core import memory_format
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
-from basicsr_plugins.losses.feature_distance import precision as autocast_type
+from basicsr_plugins.core.precision import autocast_dtype
+from basicsr_plugins.core.unwrap import unwrapped
 from basicsr_plugins.negatives.options import MODES, STEPS, THRESHOLD, check_negatives, paths
 
 __all__ = ["NegativeModels", "fresh_copy", "mix_start", "output_spread"]
@@ -142,7 +143,7 @@ class NegativeModels(nn.Module):
         image = next(value for value in (*inputs, *named.values()) if isinstance(value, Tensor))
         context: Any = contextlib.nullcontext()
         if self.precision is not None:
-            kind = autocast_type(self.precision, "precision")
+            kind = autocast_dtype(self.precision, "precision")
             context = torch.autocast(image.device.type, dtype=kind, enabled=kind is not None)
         with torch.inference_mode(), context:
             outputs = [self.models[index](*inputs, **named) for index in self.chosen]
@@ -232,17 +233,6 @@ def output_spread(output: Tensor, target: Tensor) -> float:
         dist.all_reduce(spread)
         spread = spread / dist.get_world_size()
     return float(spread)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
 
 
 def fresh_copy(model: nn.Module, factory: Optional[Callable[[], nn.Module]] = None, seed: int = 0) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 from basicsr_plugins.core.errors import OptionError, one_of
-from basicsr_plugins.losses.feature_distance import precision as autocast_type
+from basicsr_plugins.core.precision import autocast_dtype
 
 __all__ = ["MODES", "STEPS", "THRESHOLD", "check_negatives", "paths"]
 
@@ -45,7 +45,7 @@ def check_negatives(
         if chosen not in allowed:
             raise OptionError(f"{name}: {one_of(chosen, allowed, name)}")
     if precision is not None:
-        autocast_type(precision, "precision")
+        autocast_dtype(precision, "precision")
     intervals = _intervals(mode, steps, count, paths(pretrained))
     if decay is None:
         decay = ADAPTIVE_DECAY if mode == "adaptive" else DECAY

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from basicsr_plugins.core.errors import OptionError, TrainingError
+from basicsr_plugins.core.precision import autocast_dtype
 
 __all__ = ["Precision", "allow_tf32"]
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 #: Loss scaling starts at 2 ** 16 and is halved by every overflow; below this the gradients themselves are too large.
 _SMALLEST_SCALE = 2.0**-10
 
@@ -29,7 +29,7 @@ class Precision:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self.dtype = _DTYPES.get(name)
+        self.dtype = autocast_dtype(name, "train.precision")
         self.device_type = device.type
         self.scaler = self._make_scaler() if name == "fp16" else None
 
