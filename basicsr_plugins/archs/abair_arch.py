@@ -159,7 +159,7 @@ class ABAIRNet(nn.Module):
         d3 = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(latent), e3], 1)))
         d2 = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(self.prompt2(d3)), e2], 1)))
         d1 = self.decoder_level1(torch.cat([self.up2_1(self.prompt1(d2)), e1], 1))
-        return crop_to(self.output(self.refinement(d1)) + image, h, w)
+        return crop_to(self.output(self.refinement(d1)) + image, h, w).contiguous()
 
 
 class SpatialBlock(TransformerBlock):

@@ -14,18 +14,31 @@ from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import check_call
 from basicsr_plugins.core.registration import provided
 
-SMALL_SWIN = {"img_size": 16, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]}
-# network -> arguments of a small variant
-NETWORKS = {
-    "Restormer": {"preset": "tiny"},
-    "PromptIR": {"preset": "tiny"},
-    "NAFNet": {"preset": "tiny"},
-    "NAFNetLocal": {"preset": "tiny", "train_size": [1, 3, 32, 32]},
-    "FFANet": {"preset": "tiny"},
-    "DehazeFormer": {"preset": "tiny"},
-    "IDT": {"preset": "tiny"},
-    "DCPTSwinIR": SMALL_SWIN,
+#: Arguments of a small variant, for networks without a preset called tiny.
+SMALL = {
+    "DCPTSwinIR": {"img_size": 16, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]},
+    "RestorationResNet": {"num_feat": 8, "num_block": 2},
+    "UNet": {"num_feat": 8, "num_level": 2},
 }
+#: Further arguments of the tiny preset.
+BESIDE_TINY = {"NAFNetLocal": {"train_size": [1, 3, 32, 32]}}
+#: Networks that do not map an image to an image of its size, and who tests them.
+NO_RESTORERS = {
+    "DegradationClassifier": "test_other_archs.py",
+    "DegradationEstimator": "test_abair_arch.py",
+    "SegmentationHead": "test_abair_arch.py",
+    "VQGAN": "test_vqgan_arch.py",
+}
+
+
+def small_arguments(name):
+    """Return the arguments of a small variant: a new network joins by a preset called tiny or an entry in SMALL."""
+    if "tiny" in getattr(provided("arch")[name], "presets", {}):
+        return {"preset": "tiny", **BESIDE_TINY.get(name, {})}
+    return SMALL.get(name)
+
+
+NETWORKS = {name: small_arguments(name) for name in sorted(provided("arch")) if name not in NO_RESTORERS}
 # bf16 keeps 8 bits: the largest deviation from float32 as a share of the largest output; twice what was observed
 BF16_TOLERANCE = 0.01
 
@@ -42,6 +55,12 @@ def build(name, **kwargs):
 @pytest.fixture(params=NETWORKS)
 def name(request):
     return request.param
+
+
+def test_every_registered_network_is_here():
+    missing = [name for name, arguments in NETWORKS.items() if arguments is None]
+    assert not missing, f"give {missing} a preset called tiny, or arguments in SMALL, or a line in NO_RESTORERS"
+    assert set(NO_RESTORERS) <= set(provided("arch"))
 
 
 def test_odd_sizes_and_batches(name):
@@ -112,6 +131,8 @@ def test_a_constant_input_gives_finite_gradients(name):
 
 
 def test_checkpointing_changes_nothing_but_memory(name):
+    if "use_checkpoint" not in inspect.signature(provided("arch")[name]).parameters:
+        pytest.skip("a small network of the studies, without recomputation")
     x = torch.rand(1, 3, 64, 64)
     results = []
     saved = []
@@ -173,6 +194,8 @@ def test_compile_with_inductor():
 
 def test_feature_layers_exist_and_are_finest_first(name):
     network = build(name)
+    if name in ("RestorationResNet", "UNet"):
+        pytest.skip("networks of the studies, which DCPT does not tap")
     layers = preset_layers(network)
     modules = dict(network.named_modules())
     sizes = {}
