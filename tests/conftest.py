@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from basicsr_plugins._startup import _basicsr_plugins_bootstrap as bootstrap
-from basicsr_plugins.stock import sampler
 
 bootstrap.install_compat()
 
@@ -24,11 +23,8 @@ def _fixed_seeds():
 
 
 @pytest.fixture(autouse=True)
-def _nothing_to_skip():
-    """A test's resume must not shift the next test's first epoch, nor its sampler count the next test's batches."""
+def _log_propagates():
     yield
-    sampler.skip_samples(0)
-    sampler._current_sampler = None
     logging.getLogger("basicsr").propagate = True  # BasicSR ends it with its first logger; caplog needs it
 
 

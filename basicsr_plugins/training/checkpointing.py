@@ -12,7 +12,7 @@ from basicsr_plugins import checkpoints, stock
 from basicsr_plugins.core import random_state
 from basicsr_plugins.core.atomic import remove_leftovers
 from basicsr_plugins.core.errors import CheckpointError
-from basicsr_plugins.stock import sampler as sampler_patch
+from basicsr_plugins.stock.sampler import current_sampler
 from basicsr_plugins.training import distributed, run_files
 from basicsr_plugins.training.engine_base import EngineBase
 
@@ -143,7 +143,7 @@ class Checkpointing(EngineBase):
 
     def count_batch(self) -> None:
         """Count one batch of the epoch that stock's sampler is in."""
-        sampler = sampler_patch.current_sampler()
+        sampler = current_sampler()
         epoch = getattr(sampler, "epoch", None)
         if epoch != self.counted_epoch:
             self.counted_epoch = epoch
@@ -190,9 +190,11 @@ class Checkpointing(EngineBase):
         outside, self.random_stream.state = ours["random"][distributed.rank() % len(ours["random"])]
         random_state.set_random_state(outside)
         # once more when the sampler starts: building the loader's iterator draws from the same generators
-        sampler_patch.skip_samples(
-            ours["batches_into_epoch"] * self.loader_batch_size(), lambda: random_state.set_random_state(outside)
-        )
+        sampler = current_sampler()
+        if sampler is not None:  # a training without BasicSR's loader has no position in an epoch
+            sampler.resume_at(
+                ours["batches_into_epoch"] * self.loader_batch_size(), lambda: random_state.set_random_state(outside)
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -65,3 +65,17 @@ def test_the_ranks_share_an_epoch_without_overlap():
         sampler.set_epoch(3)
     assert sorted([*first, *second]) == list(range(10))
     assert not set(first) & set(second)
+
+
+def test_a_resume_shifts_one_epoch_of_one_sampler():
+    calls = []
+    sampler, other = make(True), make(True)
+    sampler.resume_at(4, lambda: calls.append("before"))
+    list(sampler)  # a prefetcher makes an iterator before the first epoch
+    for epoch, skipped in ((2, 4), (3, 0)):
+        for each in (sampler, other):
+            each.set_epoch(epoch)
+        assert list(sampler) == stock_order(epoch)[skipped:]
+        assert sampler.skipped_samples == skipped
+        assert list(other) == stock_order(epoch)
+    assert calls == ["before"]
