@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 from collections import OrderedDict
 from os import path as osp
 from pathlib import Path
@@ -17,7 +18,7 @@ from basicsr_plugins.core.plugins import import_modules, refuse_foreign_code
 from basicsr_plugins.core.safe_yaml import apply_overrides, load_yaml
 from basicsr_plugins.training import distributed
 
-__all__ = ["DrawnSeed", "complete_options"]
+__all__ = ["DrawnSeed", "complete_options", "use_one_gpu"]
 
 
 def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bool) -> OrderedDict[str, Any]:
@@ -42,6 +43,7 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
     opt["num_gpu"] = _number_of_gpus(opt)
     opt["dist"] = _init_distributed(arguments.launcher, opt)
     opt["rank"], opt["world_size"] = get_dist_info()
+    use_one_gpu(opt)
     seed = opt.get("manual_seed")
     if seed is None:  # one for all ranks; a resume takes it from the state
         opt["manual_seed"] = DrawnSeed(distributed.gather_objects([random.randint(1, 10000)])[0])
@@ -55,6 +57,20 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
     _complete_datasets(opt)
     _complete_paths(opt, root_path)
     return opt
+
+
+def use_one_gpu(opt: dict[str, Any]) -> None:
+    """Take one GPU where several are there and no launcher was used, and say how to use all of them.
+
+    BasicSR turns ``num_gpu: auto`` into the number of GPUs and then wraps networks in DataParallel, which our recipes
+    do not support.
+    """
+    if opt["num_gpu"] > 1 and not opt["dist"]:
+        sys.stderr.write(
+            f"basicsr_plugins: {opt['num_gpu']} GPUs and no launcher: one is used. For all of them start one process "
+            f"each: torchrun --nproc_per_node={opt['num_gpu']} ... --launcher pytorch\n"
+        )
+        opt["num_gpu"] = 1
 
 
 class DrawnSeed(int):
@@ -102,7 +118,8 @@ def _init_distributed(launcher: str | None, opt: dict[str, Any]) -> bool:
             "--launcher pytorch: start the processes with torchrun --nproc_per_node=N -m basicsr_plugins ..."
         )
     if opt["num_gpu"] > 0:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % opt["num_gpu"])
+        # of all the GPUs that torch sees: num_gpu counts those of one process
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     torch.distributed.init_process_group("nccl" if opt["num_gpu"] > 0 else "gloo")
     return True
 

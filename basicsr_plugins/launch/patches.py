@@ -12,6 +12,7 @@ from basicsr_plugins.core import registration
 from basicsr_plugins.core.errors import PluginError
 from basicsr_plugins.core.plugins import import_modules
 from basicsr_plugins.launch.checking import check_run
+from basicsr_plugins.launch.options import use_one_gpu
 
 __all__ = ["check_options_first"]
 
@@ -48,7 +49,10 @@ def check_options_first() -> None:
 def _fill_gaps(opt: dict[str, Any]) -> None:
     """Give stock's loops the switches that they read without a default (only where a model of ours runs)."""
     ours = {*registration.provided("model"), *registration.renamed("model").values()}
-    if opt.get("model_type") in ours and isinstance(opt.get("val"), dict):
+    if str(opt.get("model_type")) not in ours:
+        return
+    use_one_gpu(opt)
+    if isinstance(opt.get("val"), dict):
         opt["val"].setdefault("save_img", False)
         if opt.get("is_train"):
             opt["val"].setdefault("val_freq", float("inf"))  # at the end only

@@ -23,7 +23,7 @@ from basicsr_plugins.metrics.classification import accuracies, confusion_matrix,
 from basicsr_plugins.models.parts.frozen_base import FrozenBase
 from basicsr_plugins.models.parts.mixture_labels import MixtureLabels
 from basicsr_plugins.models.restoration_model import RestorationModel
-from basicsr_plugins.training.inference import Restorer
+from basicsr_plugins.training.inference import Restorer, own_multiple
 from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings
 
@@ -193,7 +193,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         def network(image: Tensor) -> Tensor:
             return self.net_g(image, self.weigh(image) if spatial else self.weights)
 
-        multiple = settings.pad_multiple or int(getattr(self.net_g.net, "window_size", 1) or 1)
+        multiple = settings.pad_multiple or own_multiple(self.net_g.net)
         restorer = Restorer(network, self.scale, multiple, settings.tile, settings.tile_overlap, settings.self_ensemble)
         self.output = restorer(self.lq)
 

@@ -215,8 +215,11 @@ class NegativeModels(nn.Module):
         import torch.distributed as dist
 
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            for tensor in [*self.parameters(), *self.buffers()]:
-                dist.broadcast(tensor.data, src=0)
+            # the copies alone: mmengine's counter is equal everywhere, and on the CPU, which NCCL does not serve
+            for negative in self.models:
+                copied = cast(nn.Module, negative.module)
+                for tensor in (*copied.parameters(), *copied.buffers()):
+                    dist.broadcast(tensor.data, src=0)
 
 
 def output_spread(output: Tensor, target: Tensor) -> float:

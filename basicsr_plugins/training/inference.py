@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
 
-__all__ = ["Restorer", "self_ensemble", "tiled", "whole_image"]
+__all__ = ["Restorer", "own_multiple", "self_ensemble", "tiled", "whole_image"]
 
 Restore = Callable[[Tensor], Tensor]
 
@@ -58,7 +58,7 @@ class Restorer:
             )
         self.network = network
         self.scale = scale
-        self.multiple = pad_multiple or _own_multiple(network)
+        self.multiple = pad_multiple or own_multiple(network)
         self.tile = tile
         self.tile_overlap = tile_overlap
         self.ensemble = ensemble
@@ -77,7 +77,7 @@ class Restorer:
         return self_ensemble(restore_tiles, image) if self.ensemble else restore_tiles(image)
 
 
-def _own_multiple(network: Restore) -> int:
+def own_multiple(network: Restore) -> int:
     """Return what the windows inside a network ask for. Networks of ours pad by themselves."""
     sides: set[Any] = set()
     for module in network.modules() if isinstance(network, nn.Module) else ():

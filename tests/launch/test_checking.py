@@ -110,3 +110,28 @@ def test_stocks_own_parser_imports_what_the_file_names(tmp_path, options, monkey
     (tmp_path / "noted_by_imports.py").unlink()
     with pytest.raises(SystemExit, match=r"imports\[0\]: 'noted_by_imports' cannot be imported"):
         stock_options.parse_options(str(tmp_path))
+
+
+def test_several_gpus_without_a_launcher_are_one(capsys):
+    from basicsr_plugins.launch.options import use_one_gpu
+
+    opt = {"num_gpu": 4, "dist": False}
+    use_one_gpu(opt)
+    assert opt["num_gpu"] == 1
+    assert "torchrun --nproc_per_node=4" in capsys.readouterr().err
+    for given in ({"num_gpu": 4, "dist": True}, {"num_gpu": 1, "dist": False}, {"num_gpu": 0, "dist": False}):
+        before = dict(given)
+        use_one_gpu(given)
+        assert given == before
+    assert capsys.readouterr().err == ""
+
+
+def test_the_stock_parser_takes_one_gpu_for_a_recipe_of_ours(tmp_path, options, monkeypatch, capsys):
+    from basicsr.utils import options as stock_options
+
+    file = tiny_runs.write_options(tmp_path / "x.yml", tiny_runs.option_file(tmp_path / "images", num_gpu="auto"))
+    monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(file)])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    opt, _ = stock_options.parse_options(str(tmp_path))
+    assert opt["num_gpu"] == 1
+    assert "8 GPUs and no launcher" in capsys.readouterr().err

@@ -607,3 +607,17 @@ def test_adapters_are_found_by_folder_too(tmp_path, base, adapters):
         (tmp_path / f"all_{name}").rename(root / name)
     assert list(find_adapters(root)) == ["dark", "noise"]
     check(blend_options(tmp_path, base, str(root)))
+
+
+def test_blending_pads_to_the_windows_of_a_stock_network(tmp_path):
+    swin = {"type": "SwinIR", "img_size": 16, "window_size": 8, "depths": [1], "embed_dim": 8, "num_heads": [2],
+            "upscale": 1, "upsampler": ""}  # fmt: skip
+    net = lookup("arch", "SwinIR")(**{key: value for key, value in swin.items() if key != "type"})
+    torch.save({"params": net.state_dict()}, tmp_path / "swin.pth")
+    peft_opt = {"r": 2, "target": r".*\.qkv"}
+    build(adapter_options(tmp_path, tmp_path / "swin.pth", peft_opt=peft_opt, network_g=swin)).save(0, -1)
+    folders = {"dark": str(tmp_path / "dark" / "AdapterModel" / "models" / "adapter_latest")}
+    model = build(blend_options(tmp_path, tmp_path / "swin.pth", folders, network_g=swin))
+    model.feed_data({"lq": torch.rand(1, 3, 20, 28), "gt": torch.rand(1, 3, 20, 28), "degradation": torch.tensor([0])})
+    model.test()
+    assert model.output.shape == (1, 3, 20, 28)

@@ -352,3 +352,14 @@ def test_the_option_check_has_the_defaults_of_the_constructor():
     }
     assert len(checked) == 10
     assert {name: p.default for name, p in checked.items()} == {name: constructor[name].default for name in checked}
+
+
+def test_ranks_are_made_equal_where_the_backend_serves_gpus_only():
+    import torch.distributed as dist
+
+    fake = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
+    dist.init_process_group("cuda:fake", store=fake.FakeStore(), rank=0, world_size=2)
+    try:
+        assert len(NegativeModels(torch.nn.Identity(), steps=[1, 2])) == 2
+    finally:
+        dist.destroy_process_group()

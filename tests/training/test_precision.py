@@ -122,3 +122,19 @@ def test_fused_adamw_on_a_gpu_equals_the_plain_one(tmp_path):
         results.append(tiny_runs.weights(model))
     for key, value in results[0].items():
         torch.testing.assert_close(value, results[1][key], rtol=1e-4, atol=1e-6)
+
+
+def test_channels_last_with_parameters_of_five_dimensions():
+    from basicsr_plugins.archs.promptir_arch import PromptIR
+    from basicsr_plugins.core.memory_format import channels_last
+    from basicsr_plugins.negatives import NegativeModels
+
+    plain = PromptIR(preset="tiny").eval()
+    image = torch.rand(1, 3, 16, 16)
+    expected = plain(image)
+    assert len(NegativeModels(plain, steps=[1], channels_last=True)) == 1
+    last = channels_last(plain)
+    assert last is plain
+    assert last.output.weight.is_contiguous(memory_format=torch.channels_last)
+    assert {parameter.dim() for parameter in last.parameters()} >= {4, 5}
+    torch.testing.assert_close(last(image), expected, rtol=1e-4, atol=1e-5)
