@@ -151,3 +151,18 @@ def test_what_a_stock_child_refuses_is_told_with_its_path(roots, image_writer):
     image_writer(roots / "a" / "gt" / "extra.png")
     with pytest.raises(DataError, match=r"children\[0\]: PairedImageDataset refuses its options: .*different number"):
         make([pair(roots, "a")])
+
+
+def test_a_mix_inside_a_mix_hears_the_epoch_and_no_two_children_draw_alike(roots):
+    noise = {"type": "DegradationDataset", "dataroot_gt": str(roots / "clean"), "degradations": ["GaussianNoise"]}
+    inner = {"type": "AllInOneDataset", "children": [dict(noise), dict(noise)]}
+    dataset = make([inner, dict(noise)])
+    first = [sample["lq"] for sample in dataset]
+    dataset.set_epoch(1)
+    second = [sample["lq"] for sample in dataset]
+    assert not any(torch.equal(one, other) for one, other in zip(first, second))
+    for one in range(0, 9, 3):  # the same clean image through three data sets
+        for other in range(one + 3, 9, 3):
+            assert not torch.equal(first[one], first[other])
+    for child in (dataset.datasets[0], *dataset.datasets[0].datasets, dataset.datasets[1]):
+        assert child.seeds.epoch == 1

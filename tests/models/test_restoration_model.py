@@ -275,3 +275,16 @@ def test_an_early_end_is_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "basicsr"):
         model.save(-1, -1)
     assert "Training ended at iteration 2 of 4" in caplog.text
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_of_equal_values_the_newest_is_the_best_as_in_stock(tmp_path, better):
+    model = tiny_runs.make_model(tmp_path, val={"metrics": {"m": {"type": "calculate_psnr", "better": better}}})
+    for iteration, value, improved in (
+        (1, 20.0, ["m"]),
+        (2, 20.0, ["m"]),
+        (3, 21.0 if better == "lower" else 19.0, []),
+    ):
+        model.metric_results = {"m": value}
+        assert model._remember_best("set", iteration) == improved
+    assert model.best_metric_results["set"]["m"] == {"better": better, "val": 20.0, "iter": 2}
