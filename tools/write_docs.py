@@ -28,7 +28,7 @@ def type_name(annotation: Any) -> str:
         return " or ".join(f"`{a}`" for a in arguments)
     if origin in (list, tuple) and arguments:
         return f"list of {type_name(arguments[0])}"
-    if origin is dict or annotation is dict:
+    if origin is dict or annotation is dict or dataclasses.is_dataclass(annotation):
         return "mapping"
     names = {bool: "true/false", int: "whole number", float: "number", str: "text", Any: "anything"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

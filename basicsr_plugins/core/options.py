@@ -140,6 +140,9 @@ def check_value(value: Any, annotation: Any, where: str, check: Callable[[Any], 
     Raises:
         OptionError: The value does not fit. An integer is taken where a float is asked for, nothing else is converted.
     """
+    schema = _schema_in(annotation)
+    if schema is not None and isinstance(value, Mapping):
+        return parse(schema, value, where)
     fitted, problem = to_type(value, annotation)
     if problem:
         raise OptionError(f"{where}: expected {problem}, got {_shown(value)}.{_float_hint(value, annotation)}")
@@ -148,6 +151,12 @@ def check_value(value: Any, annotation: Any, where: str, check: Callable[[Any], 
         if complaint:
             raise OptionError(f"{where}: {complaint}, got {_shown(value)}.")
     return fitted
+
+
+def _schema_in(annotation: Any) -> Any:
+    """Return the options dataclass that an annotation is or allows (``Optional[SPNSettings]``), else None."""
+    choices = typing.get_args(annotation) if _is_union(typing.get_origin(annotation)) else (annotation,)
+    return next((choice for choice in choices if dataclasses.is_dataclass(choice)), None)
 
 
 def to_type(value: Any, annotation: Any) -> tuple[Any, str]:
@@ -177,6 +186,8 @@ def to_type(value: Any, annotation: Any) -> tuple[Any, str]:
         return _fit_sequence(value, container, arguments)
     if (inspect.isclass(container) and issubclass(container, dict)) or _is_abstract(container, "Mapping"):
         return _fit_mapping(value, arguments)
+    if dataclasses.is_dataclass(container) and isinstance(value, _YAML_TYPES):
+        return value, "a mapping of options"
     if inspect.isclass(container) and isinstance(value, _YAML_TYPES) and not _takes(container, value):
         return value, f"a {container.__name__}"  # an object that only a Python caller can give
     return value, ""
@@ -198,7 +209,11 @@ def _fit_union(value: Any, choices: tuple[Any, ...]) -> tuple[Any, str]:
             return fitted, ""
         problems.append((choice, problem))
     # torch writes "float or Tensor": whoever writes an option file is told of the number alone
-    plain = [problem for choice, problem in problems if getattr(choice, "__module__", "") in ("builtins", "typing")]
+    plain = [
+        problem
+        for choice, problem in problems
+        if getattr(choice, "__module__", "") in ("builtins", "typing") or dataclasses.is_dataclass(choice)
+    ]
     return value, " or ".join(dict.fromkeys(plain or [problem for _, problem in problems]))
 
 

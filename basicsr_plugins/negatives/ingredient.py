@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from torch import Tensor, nn
 
@@ -56,7 +56,7 @@ def check_spn(given: Any, where: str = "train.spn_opt") -> tuple[SPNSettings, An
         OptionError: An option is unknown, of the wrong type or out of range.
         DependencyError: The VGG's weights cannot be had.
     """
-    settings = parse(SPNSettings, given, where)
+    settings = given if isinstance(given, SPNSettings) else parse(SPNSettings, given, where)
     loss = _build(settings.loss, f"{where}.loss")
     for key in _NOT_OPTIONS:
         if key in settings.negatives:
@@ -79,7 +79,7 @@ class SPN:
     Iterations are counted here, one per optimizer step, so that gradient accumulation does not change the history.
 
     Args:
-        given: ``train.spn_opt``.
+        given: ``train.spn_opt``, as it is written or parsed.
         network: The network to take negatives from; already on its device.
         factory: Builds a freshly initialised network, for random negatives.
         where: The YAML path, for messages.
@@ -91,7 +91,7 @@ class SPN:
 
     def __init__(
         self,
-        given: Mapping[str, Any],
+        given: Union[Mapping[str, Any], SPNSettings],
         network: nn.Module,
         factory: Optional[Callable[[], nn.Module]] = None,
         where: str = "train.spn_opt",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union
 
 from basicsr_plugins.core.options import fraction, non_negative, option, positive
+from basicsr_plugins.negatives.ingredient import SPNSettings
 
 __all__ = ["LoggerSettings", "PathSettings", "TrainSettings", "ValSettings"]
 
@@ -56,7 +57,7 @@ class TrainSettings:
     pixel_opt: Optional[dict[str, Any]] = option(None, "pixel loss", source=STOCK)
     perceptual_opt: Optional[dict[str, Any]] = option(None, "perceptual loss", source=STOCK)
     extra_losses: dict[str, Any] = option({}, "further registered losses by log name, each called with (output, gt)")
-    spn_opt: Optional[dict[str, Any]] = option(None, "SPN contrastive loss with negatives from the model's own history")
+    spn_opt: Optional[SPNSettings] = option(None, "SPN contrastive loss with negatives from the model's own history")
 
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "arithmetic of the forward and backward pass")
     tf32: Optional[bool] = option(

@@ -118,3 +118,22 @@ def test_checks(check, good, bad):
     assert check_value(good, float, "x", check) == good
     with pytest.raises(OptionError, match="^x: must"):
         check_value(bad, float, "x", check)
+
+
+@dataclass
+class Inner:
+    size: int = option(1, "size")
+
+
+@dataclass
+class Outer:
+    inner: Optional[Inner] = option(None, "section")
+
+
+def test_a_section_inside_a_section_is_parsed_by_its_own_schema():
+    assert parse(Outer, {}, "train").inner is None
+    assert parse(Outer, {"inner": {"size": 3}}, "train").inner == Inner(3)
+    with pytest.raises(OptionError, match=r"train\.inner\.sise: .*'size'"):
+        parse(Outer, {"inner": {"sise": 3}}, "train")
+    with pytest.raises(OptionError, match=r"train\.inner: expected a mapping of options or nothing"):
+        parse(Outer, {"inner": 3}, "train")
