@@ -97,7 +97,7 @@ class FeatureDistance(nn.Module):
             raise OptionError(f"reference_batch: must be 1 or more, got {reference_batch}.")
         self.reference_batch = reference_batch
         self.range_norm = range_norm
-        self._range_checks = RANGE_CHECKS
+        self._range_checks = {"data": RANGE_CHECKS, "output": RANGE_CHECKS}
 
     def weight(self, layer: str) -> float:
         """Return a layer's weight; 1 where none was given."""
@@ -172,6 +172,10 @@ class FeatureDistance(nn.Module):
     def _packed(self, pieces: list[Any]) -> list[list[Any]]:
         return [[piece] for piece in pieces] if self.reference_batch else [pieces]
 
+    def trust_outputs(self) -> None:
+        """Check data alone from here on: a network from scratch (FFA-Net) may leave the range far behind."""
+        self._range_checks["output"] = 0
+
     @torch.no_grad()
     def check_range(self, image: Tensor, strict: bool = False) -> None:
         """Refuse images that cannot lie in the declared range; looks at the first calls only.
@@ -183,10 +187,10 @@ class FeatureDistance(nn.Module):
         Raises:
             DataError: The images are in another range.
         """
-        if self._range_checks <= 0:
+        kind = "data" if strict else "output"
+        if self._range_checks[kind] <= 0:
             return
-        if not strict:
-            self._range_checks -= 1
+        self._range_checks[kind] -= 1
         low, high = (-1.0, 1.0) if self.range_norm else (0.0, 1.0)
         margin = 0.02 if strict else 0.25
         outside = ((image < low - margin * (high - low)) | (image > high + margin * (high - low))).float().mean()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 from basicsr_plugins.core.options import check_call, non_negative, option, parse
 from basicsr_plugins.core.registration import lookup
-from basicsr_plugins.losses.feature_distance import RANGE_CHECKS
+from basicsr_plugins.losses.feature_distance import FeatureDistance
 from basicsr_plugins.losses.spn_guard import SPNGuard
 from basicsr_plugins.losses.uncertainty import uncertainty_term
 from basicsr_plugins.negatives import NegativeModels
@@ -99,6 +99,10 @@ class SPN:
         self.settings, loss = check_spn(given, where)
         device = next(network.parameters()).device
         self.loss: Any = loss.to(device)
+        #: None for a loss of somebody else's that compares without it
+        self.distance: Optional[FeatureDistance] = getattr(loss, "distance", None)
+        if self.distance is not None:
+            self.distance.trust_outputs()
         self.guard = SPNGuard(**self.settings.guard)
         self.iteration = 0
         self.negatives: Optional[NegativeModels] = None
@@ -125,8 +129,8 @@ class SPN:
             net_input: The image that the network was given.
         """
         weight = self.weight
-        if self.iteration < RANGE_CHECKS:
-            self.loss.distance.check_range(gt, strict=True)
+        if self.distance is not None:
+            self.distance.check_range(gt, strict=True)
         self._last = (output.detach(), gt)
         if weight == 0:
             self.guard.observe(output.detach(), gt)

@@ -54,7 +54,7 @@ class Precision:
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Bring the gradients back to their true size, before they are clipped or logged."""
-        if self.scaler:
+        if self.scaler and _has_gradients(optimizer):
             self.scaler.unscale_(optimizer)
 
     def lower_scale(self) -> bool:
@@ -78,10 +78,10 @@ class Precision:
     def step(self, optimizers: list[torch.optim.Optimizer]) -> None:
         """Step every optimizer."""
         for optimizer in optimizers:
-            if self.scaler:
-                self.scaler.step(optimizer)
-            else:
+            if not self.scaler:
                 optimizer.step()
+            elif _has_gradients(optimizer):  # the scaler refuses one whose network rests, as a VQGAN's discriminator
+                self.scaler.step(optimizer)
         if self.scaler:
             self.scaler.update()
 
@@ -93,6 +93,10 @@ class Precision:
         """Restore the scaler's state."""
         if self.scaler and state:
             self.scaler.load_state_dict(state)
+
+
+def _has_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    return any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"])
 
 
 def allow_tf32(allowed: bool | None) -> None:

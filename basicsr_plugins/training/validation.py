@@ -84,6 +84,8 @@ def metric_is_lower_better(options: dict[str, Any]) -> bool:
     from basicsr.utils.registry import METRIC_REGISTRY
 
     known = dict(iter(METRIC_REGISTRY))
+    if options.get("type") == "calculate_niqe":  # BasicSR's own metrics do not say it
+        return True
     return getattr(known.get(options.get("type")), "higher_is_better", True) is False
 
 

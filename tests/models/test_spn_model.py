@@ -7,9 +7,11 @@ import copy
 import pytest
 import torch
 import two_ranks
+from torch import nn
 
 import basicsr_plugins
 from basicsr_plugins import stock
+from basicsr_plugins.core import registration
 from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
 from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.launch.checking import check_options
@@ -374,3 +376,21 @@ def test_two_ranks_keep_equal_networks_and_negatives(tmp_path):
 
     first, second = two_ranks.fork(on_a_rank, tmp_path)
     assert first == second
+
+
+def test_an_untrained_network_may_leave_the_range_and_a_loss_needs_no_feature_distance(monkeypatch):
+    net, gt = nn.Conv2d(3, 3, 1), torch.rand(2, 3, 16, 16)
+    given = {"loss": {"type": "ContrastiveRegularizationLoss", "features": "pixel"}, "guard": {"warmup_iter": 0}}
+    assert set(Ingredient(given, net).losses(gt * 5 - 2.5, gt, gt)) == {"l_cr"}
+
+    class OwnLoss(nn.Module):
+        inputs = ("target",)
+
+        def terms(self, output, target):
+            return {"l_own": (output - target).abs().mean()}
+
+    monkeypatch.setitem(registration._provided["loss"], "OwnLoss", OwnLoss)
+    monkeypatch.setattr(registration, "_registries", {})
+    assert set(Ingredient({"loss": {"type": "OwnLoss"}, "guard": {"warmup_iter": 0}}, net).losses(gt, gt, gt)) == {
+        "l_own"
+    }

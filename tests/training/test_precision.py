@@ -138,3 +138,17 @@ def test_channels_last_with_parameters_of_five_dimensions():
     assert last.output.weight.is_contiguous(memory_format=torch.channels_last)
     assert {parameter.dim() for parameter in last.parameters()} >= {4, 5}
     torch.testing.assert_close(last(image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fp16_with_an_optimizer_that_rests():
+    if not hasattr(torch.amp, "GradScaler"):
+        pytest.skip("no loss scaling on this torch's CPU")
+    precision = Precision("fp16", torch.device("cpu"))
+    moving, resting = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizers = [torch.optim.SGD([parameter], lr=0.5) for parameter in (moving, resting)]
+    precision.backward(moving.sum())
+    for optimizer in optimizers:
+        precision.unscale(optimizer)
+    precision.step(optimizers)
+    assert moving.tolist() == [0.5, 0.5]
+    assert resting.tolist() == [1, 1]
