@@ -1,4 +1,4 @@
-"""A short name for a set of weights, so that an adapter knows the network it was trained on."""
+"""A hash of a set of weights, by which an adapter recognises its base network."""
 
 from __future__ import annotations
 

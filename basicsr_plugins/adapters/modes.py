@@ -1,4 +1,4 @@
-"""From what the estimator says (or the user asks for) to one weight per adapter."""
+"""One weight per adapter, from the estimator's probabilities or from the mode that is asked for."""
 
 from __future__ import annotations
 

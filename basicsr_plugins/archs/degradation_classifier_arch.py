@@ -1,4 +1,4 @@
-"""The head that DCPT puts on inner features to tell degradations apart (arXiv 2501.15510, Sec. 3)."""
+"""The head that DCPT puts on inner features to classify degradations (arXiv 2501.15510, Sec. 3)."""
 
 from __future__ import annotations
 

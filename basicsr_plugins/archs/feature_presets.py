@@ -1,4 +1,4 @@
-"""Which inner features stand for a network: what DCPT taps, by module name."""
+"""The modules that DCPT taps in each network, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PromptIR: Restormer's U-net with learned prompts that tell the decoder what is wrong (arXiv 2306.13090)."""
+"""PromptIR: Restormer's U-net with learned prompts that encode the degradation (arXiv 2306.13090)."""
 
 from __future__ import annotations
 

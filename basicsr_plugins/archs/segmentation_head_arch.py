@@ -1,4 +1,4 @@
-"""The head of ABAIR's phase I that says, pixel by pixel, which degradation is there."""
+"""The head of ABAIR's phase I: the degradation of each pixel."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from basicsr_plugins.core.atomic import atomic_path
 from basicsr_plugins.core.errors import DataError, DependencyError
 
 __all__ = ["SPLIT", "write_demo_data"]
@@ -81,8 +82,6 @@ def _photograph(name: str) -> Any:
 def _write(path: Path, image: Any) -> Path:
     import cv2
     import numpy as np
-
-    from basicsr_plugins.core.atomic import atomic_path
 
     encoded = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2BGR))[1].tobytes()
     if path.exists():

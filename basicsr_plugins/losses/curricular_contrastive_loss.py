@@ -1,4 +1,4 @@
-"""CCR: contrastive regularization whose negatives are weighted by how far the network has come."""
+"""CCR: contrastive regularization whose negatives are weighted by the network's validation PSNR."""
 
 from __future__ import annotations
 

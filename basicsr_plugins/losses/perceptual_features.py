@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.core.memory_format import channels_last
+from basicsr_plugins.core.options import check_call
+from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.losses.vgg_weights import PLANS, vgg_state_dict
 
 __all__ = ["PixelFeatures", "UserFeatures", "VGGFeatures", "build_features", "layer_names"]
@@ -218,9 +220,6 @@ def build_features(
 
 
 def _build_arch(given: Mapping[str, Any]) -> nn.Module:
-    from basicsr_plugins.core.options import check_call
-    from basicsr_plugins.core.registration import lookup
-
     options = dict(given)
     if "type" not in options:
         raise OptionError("features.type: this option is required: the name of a network.")

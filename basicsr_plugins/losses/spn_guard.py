@@ -1,4 +1,4 @@
-"""The guards of SPN: when it starts, how its weight rises, and what happens when it starts to win."""
+"""The guards of SPN: start, warm-up of the weight, detection of a collapse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uncertainty from the spread of several negatives: where earlier states of the network disagree, look harder."""
+"""Uncertainty from the spread of several negatives: errors where earlier states of the network disagree weigh more."""
 
 from __future__ import annotations
 

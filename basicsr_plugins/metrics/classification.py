@@ -1,4 +1,4 @@
-"""How well degradations are told apart: accuracy, per-class accuracy, confusion matrix."""
+"""Accuracy, per-class accuracy and confusion matrix of a degradation classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ABAIR phase I: restore images whose regions are degraded differently, and say what is where (arXiv 2411.18412)."""
+"""ABAIR phase I: restore images whose regions are degraded differently, and segment them (arXiv 2411.18412)."""
 
 from __future__ import annotations
 

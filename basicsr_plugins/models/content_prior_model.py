@@ -1,4 +1,4 @@
-"""Stage 2 of the content prior: a VQGAN that knows clean images learns to read degraded ones (arXiv 2502.12600)."""
+"""Stage 2 of the content prior: a VQGAN of clean images learns to encode degraded ones (arXiv 2502.12600)."""
 
 from __future__ import annotations
 

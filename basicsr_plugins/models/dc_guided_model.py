@@ -1,4 +1,4 @@
-"""DC-guided training: carry a restorer to another task, with a frozen classifier saying what the task is (DCPT)."""
+"""DC-guided training: transfer a restoration network to another task under a frozen classifier (DCPT)."""
 
 from __future__ import annotations
 

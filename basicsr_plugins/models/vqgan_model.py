@@ -1,4 +1,4 @@
-"""Stage 1 of the content prior: a VQGAN learns to draw clean images (arXiv 2012.09841, used in 2502.12600)."""
+"""Stage 1 of the content prior: a VQGAN learns to reconstruct clean images (arXiv 2012.09841, used in 2502.12600)."""
 
 from __future__ import annotations
 

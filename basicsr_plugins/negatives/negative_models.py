@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Union, cast
 import torch
 from torch import Tensor, nn
 
+from basicsr_plugins.checkpoints import load_state, read_weights
 from basicsr_plugins.core import memory_format
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.core.precision import autocast_dtype
@@ -275,8 +276,6 @@ def mix_start(negative: nn.Module, fresh: nn.Module, start: float) -> None:
 
 
 def _load(network: nn.Module, path: str) -> None:
-    from basicsr_plugins.checkpoints import load_state, read_weights
-
     load_state(network, read_weights(path, "params_ema"), path)
 
 

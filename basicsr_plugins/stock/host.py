@@ -6,6 +6,7 @@ import importlib
 import sys
 from typing import Any
 
+from basicsr_plugins._startup import _basicsr_plugins_bootstrap as bootstrap
 from basicsr_plugins.core.errors import DependencyError
 
 __all__ = ["is_loaded", "logger", "registries"]
@@ -17,8 +18,6 @@ def registries() -> dict[str, Any]:
     Raises:
         DependencyError: BasicSR is missing, does not import, or is a fork without registries.
     """
-    from basicsr_plugins._startup import _basicsr_plugins_bootstrap as bootstrap
-
     bootstrap.install_compat()
     try:
         importlib.import_module(bootstrap.SIGNAL)

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 import basicsr_plugins
+from basicsr_plugins import checkpoints
 from basicsr_plugins.archs.feature_presets import preset_layers
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import check_call
@@ -100,8 +101,6 @@ def _network(path: str) -> nn.Module:
 
 
 def _load(network: nn.Module, path: str, key: Optional[str]) -> None:
-    from basicsr_plugins import checkpoints
-
     weights = checkpoints.read_weights(path, key or "params_ema")
     checkpoints.load_state(network, weights, path)
 

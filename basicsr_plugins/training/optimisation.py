@@ -1,4 +1,4 @@
-"""Any optimizer and scheduler of torch by name, stock's own schedulers, and a warm-up whose whole curve is right."""
+"""Any optimizer and scheduler of torch by name, stock's own schedulers, and a warm-up on top of the schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbered files of a run: which there are, and which are old."""
+"""The numbered files of a run: list them, and delete old ones."""
 
 from __future__ import annotations
 
