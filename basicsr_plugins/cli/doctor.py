@@ -44,6 +44,7 @@ def check_option_file(path: str, is_train: bool = True, overrides: Any = (), saf
         PluginError: The first thing that is wrong.
     """
     basicsr_plugins.register()
+    from basicsr_plugins.core.plugins import without_code
     from basicsr_plugins.core.safe_yaml import apply_overrides, load_yaml
     from basicsr_plugins.launch import checking
     from basicsr_plugins.launch import run as launcher
@@ -57,7 +58,8 @@ def check_option_file(path: str, is_train: bool = True, overrides: Any = (), saf
     opt = launcher.complete_options(here, os.getcwd(), is_train)
     if not isinstance(given.get("num_gpu", "auto"), int) and given.get("num_gpu", "auto") != "auto":
         raise OptionError(f"num_gpu: expected auto or a number of GPUs, got {given['num_gpu']!r}.")
-    checking.check_run(opt)
+    with without_code("--safe" if safe else ""):
+        checking.check_run(opt)
     resume = opt["path"].get("resume_state")
     if is_train and resume and not os.path.isfile(resume):
         raise OptionError(f"path.resume_state: there is no file {resume!r}.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import importlib.util
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,21 +13,53 @@ from typing import Any
 
 from basicsr_plugins.core.errors import OptionError, one_of
 
-__all__ = ["entry_points", "import_modules", "is_path", "problems", "refuse_foreign_code", "resolve"]
+__all__ = ["entry_points", "import_modules", "is_path", "problems", "refuse_foreign_code", "resolve", "without_code"]
 
 #: A package adds a loss by ``[project.entry-points."basicsr_plugins.loss"]``, ``MyLoss = "my_package.losses:MyLoss"``.
 GROUP = "basicsr_plugins."
 _logger = logging.getLogger("basicsr")
 #: One sentence for each plug-in that could not be loaded; ``doctor`` prints them.
 problems: list[str] = []
+#: Entry points that have not been loaded yet, by kind.
+_waiting: dict[str, list[Any]] = {}
+#: Why no code may be imported right now, innermost last; of the whole process, since threads share its modules.
+_refusals: list[str] = []
+
+
+@contextlib.contextmanager
+def without_code(reason: str) -> Iterator[None]:
+    """Refuse, inside, to import any module that an option file or another data file names; an empty reason allows it.
+
+    Args:
+        reason: What refuses it, as a subject: ``--safe``.
+    """
+    if reason:
+        _refusals.append(reason)
+    try:
+        yield
+    finally:
+        if reason:
+            _refusals.remove(reason)
+
+
+def _refuse(where: str, what: str) -> None:
+    if _refusals:
+        raise OptionError(f"{where}: {_refusals[-1]} refuses {what}: importing a module runs its code.")
 
 
 def entry_points(kind: str) -> Iterator[tuple[str, Any, str]]:
-    """Load the entry points of one kind and yield ``(name, object, "distribution version")``.
+    """Load the entry points of one kind and yield ``(name, object, "distribution version")``, each once.
 
-    One that fails is named in a warning and in ``problems``, and the others go on.
+    One that fails is named in a warning and in ``problems``, and the others go on. One whose package is just being
+    imported (it imports us, a spawned loader process unpickles its data set) waits for the next call.
     """
-    for point in _points(GROUP + kind):
+    if kind not in _waiting:
+        _waiting[kind] = list(_points(GROUP + kind))
+    waiting, _waiting[kind] = _waiting[kind], []
+    for point in waiting:
+        if _is_being_imported(point.value):
+            _waiting[kind].append(point)
+            continue
         distribution = getattr(point, "dist", None)
         origin = f"{distribution.name} {distribution.version}" if distribution is not None else point.value
         try:
@@ -36,6 +68,14 @@ def entry_points(kind: str) -> Iterator[tuple[str, Any, str]]:
             _report(f"the plug-in {point.name!r} of {origin} (entry point {GROUP}{kind}) cannot be loaded: {error!r}.")
             continue
         yield point.name, thing, origin
+
+
+def _is_being_imported(value: str) -> bool:
+    """Whether the module of an entry point (``package.module:Class``), or a package around it, is half loaded."""
+    module = value.partition(":")[0].strip()
+    parts = module.split(".")
+    names = [".".join(parts[: end + 1]) for end in range(len(parts))]
+    return any(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False) for name in names)
 
 
 def _points(group: str) -> Sequence[Any]:
@@ -62,6 +102,7 @@ def resolve(name: str, where: str = "type") -> Any:
     Raises:
         OptionError: The module cannot be imported, or has no such class or function.
     """
+    _refuse(where, repr(name))
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -93,6 +134,7 @@ def import_modules(names: Any, folder: Path) -> None:
         raise OptionError(f"imports: expected a list of module names, got {names!r}.")
     for position, name in enumerate(names):
         where = f"imports[{position}]"
+        _refuse(where, repr(name))
         file = folder / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
         if name.endswith(".py") and not file.is_file():
             raise OptionError(f"{where}: there is no file {str(file)!r}.")
@@ -116,7 +158,9 @@ def _refuse_another(module: str, file: Path, where: str) -> None:
 
 
 def refuse_foreign_code(opt: Any, where: str = "") -> None:
-    """Refuse what would import code that an option file names, for ``--safe``.
+    """Refuse what would import code that an option file names, for ``--safe``, with the path of the option.
+
+    It looks at ``imports`` and at types; ``without_code`` stops whatever is written in another way.
 
     Raises:
         OptionError: There is ``imports``, or a type written as ``package.module:Class``.

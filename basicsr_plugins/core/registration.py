@@ -38,8 +38,6 @@ SUFFIX = "basicsr_plugins"
 _provided: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 #: Where an object comes from that is not this package's own: kind -> name -> "distribution version" or a module.
 _origins: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
-#: Kinds whose entry points have been loaded.
-_extended: set[str] = set()
 _renamed: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
 _registries: dict[str, Any] = {}
 _logger = logging.getLogger("basicsr")
@@ -155,10 +153,8 @@ def _import_modules(kind: str) -> None:
             # import_module only, never "from module import Class": in a spawned data-loader worker the module that is
             # being un-pickled is half loaded at this moment, and its decorators will still run.
             importlib.import_module(f"{package.__name__}.{module.name}")
-    if kind not in _extended:
-        _extended.add(kind)
-        for name, thing, where_from in plugins.entry_points(kind):
-            _add(kind, name, thing, where_from)
+    for name, thing, where_from in plugins.entry_points(kind):
+        _add(kind, name, thing, where_from)
 
 
 def _give_way(kind: str, registry: Any) -> None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from basicsr_plugins.core.errors import DataError, OptionError
+from basicsr_plugins.core.plugins import without_code
 from basicsr_plugins.data.files import first_few, image_files
 from basicsr_plugins.data.images import read_image, to_float
 from basicsr_plugins.degradations.base import Degradation
@@ -91,7 +92,8 @@ def rebuild_folder(
     """
     try:
         content: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        degradation = build_degradation(content["degradation"], f"{manifest}: degradation")
+        with without_code("a manifest"):  # it is data, of whatever origin
+            degradation = build_degradation(content["degradation"], f"{manifest}: degradation")
         entries = [(entry["image"], entry["output"], entry["params"]) for entry in content["images"]]
     except OSError as error:
         raise DataError(f"{manifest}: cannot be read ({error.strerror or error}).") from error

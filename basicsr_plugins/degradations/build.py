@@ -37,6 +37,8 @@ def build_degradation(opt: Union[str, Mapping[str, Any]], where: str = "degradat
         raise OptionError(f"{where}.type: expected the name of a degradation, got {name!r}.")
     if is_path(name):
         kinds[name] = lookup("degradation", name, f"{where}.type")
+        if not (isinstance(kinds[name], type) and issubclass(kinds[name], Degradation)):
+            raise OptionError(f"{where}.type: {name} is no degradation; derive it from degradations.base.Degradation.")
     kind = kinds.get(name) or kinds.get(degradation_names().get(name, ""))
     if kind is None:
         raise OptionError(f"{where}.type: {one_of(name, [*sorted(kinds), *degradation_names()], 'degradation')}")

@@ -51,6 +51,9 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
     Raises:
         PluginError: The first thing that is wrong.
     """
+    for kind in registration.KINDS:
+        registration.provided(kind)  # plug-ins that were half loaded when BasicSR was imported are complete by now
+    _resolve_paths(opt)
     model_name = str(opt.get("model_type"))
     datasets = opt.get("datasets") or {}
     for phase, options in datasets.items():
@@ -97,6 +100,23 @@ def check_run(opt: dict[str, Any]) -> Optional[RunOptions]:
         if not getattr(run.train, f"optim_{name}"):
             raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
     return run
+
+
+def _resolve_paths(opt: Mapping[str, Any]) -> None:
+    """Register what stands as ``package.module:Class``, which BasicSR's builders look up, under any model."""
+    train, metrics = _mapping(opt.get("train")), _mapping(_mapping(opt.get("val")).get("metrics"))
+    places = [
+        *(("arch", key, value) for key, value in opt.items() if key.startswith("network_")),
+        *(("loss", f"train.{key}", value) for key, value in train.items() if str(key).endswith("_opt")),
+        *(("metric", f"val.metrics.{key}", value) for key, value in metrics.items()),
+    ]
+    for kind, where, value in places:
+        if isinstance(value, Mapping) and plugins.is_path(value.get("type")):
+            registration.lookup(kind, value["type"], f"{where}.type")
+
+
+def _mapping(section: Any) -> Mapping[str, Any]:
+    return section if isinstance(section, Mapping) else {}
 
 
 def _recipe(opt: Mapping[str, Any]) -> Any:

@@ -22,6 +22,7 @@ import torch
 import basicsr_plugins
 from basicsr_plugins import checkpoints
 from basicsr_plugins.core.errors import CheckpointError, DataError
+from basicsr_plugins.core.plugins import without_code
 from basicsr_plugins.launch.checking import check_run
 from basicsr_plugins.launch.options import DrawnSeed, complete_options
 from basicsr_plugins.training import distributed, run_files
@@ -33,12 +34,17 @@ def run(arguments: argparse.Namespace, is_train: bool) -> None:
     """Train or test with stock's pipeline.
 
     Args:
-        arguments: ``opt``, ``launcher``, ``auto_resume``, ``debug``, ``set``.
+        arguments: ``opt``, ``launcher``, ``auto_resume``, ``debug``, ``set``, ``safe``.
         is_train: Train, or test.
 
     Raises:
         PluginError: Anything wrong with the option file, the data or a checkpoint.
     """
+    with without_code("--safe" if getattr(arguments, "safe", False) else ""):
+        _run(arguments, is_train)
+
+
+def _run(arguments: argparse.Namespace, is_train: bool) -> None:
     basicsr_plugins.register()
     pipeline = importlib.import_module("basicsr.train" if is_train else "basicsr.test")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import multiprocessing
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +19,7 @@ import tiny_runs
 import basicsr_plugins
 from basicsr_plugins.core import plugins, registration
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.degradations import build_degradation
 from basicsr_plugins.launch.checking import check_run
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "example_package"
@@ -62,7 +66,7 @@ def test_entry_points_are_provided_with_their_origin_and_a_broken_one_harms_nobo
     points = {"basicsr_plugins.loss": [Point("BrokenThing", broken), Point("Thing", lambda: Thing)]}
     monkeypatch.setattr(plugins, "_points", lambda group: points.get(group, []))
     monkeypatch.setattr(plugins, "problems", [])
-    monkeypatch.setattr(registration, "_extended", set())
+    monkeypatch.setattr(plugins, "_waiting", {})
     with caplog.at_level(logging.WARNING, "basicsr"):
         assert registration.provided("loss")["Thing"] is Thing
     assert registration.origin("loss", "Thing") == "somebody 3.1"
@@ -76,7 +80,7 @@ def test_entry_points_are_provided_with_their_origin_and_a_broken_one_harms_nobo
 def test_an_entry_point_does_not_take_a_name_of_ours(clean_up, monkeypatch, caplog):
     ours = registration.provided("loss")["FocalLoss"]
     monkeypatch.setattr(plugins, "_points", lambda group: [Point("FocalLoss", lambda: Point)])
-    monkeypatch.setattr(registration, "_extended", set())
+    monkeypatch.setattr(plugins, "_waiting", {})
     with caplog.at_level(logging.WARNING, "basicsr"):
         assert registration.provided("loss")["FocalLoss"] is ours
     assert "somebody 3.1 has the name of ours" in caplog.text
@@ -255,7 +259,8 @@ def test_both_signatures_of_the_registry(clean_up, monkeypatch, with_suffix):
 def test_an_installed_package_is_listed_and_trains(tmp_path):
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
-    subprocess.run([*install, "--target", str(site), str(EXAMPLE)], check=True, cwd=tmp_path)
+    source = shutil.copytree(EXAMPLE, tmp_path / "source")  # pip builds inside the source tree
+    subprocess.run([*install, "--target", str(site), str(source)], check=True, cwd=tmp_path)
     images = tiny_runs.write_images(tmp_path / "images")
     opt = tiny_runs.option_file(images, model_type="ExampleModel", train={"total_iter": 2})
     opt["train"]["pixel_opt"] = {"type": "ExampleLoss"}
@@ -276,6 +281,110 @@ def test_an_installed_package_is_listed_and_trains(tmp_path):
     trained = run(sys.executable, "-m", "basicsr_plugins", "train", "-opt", str(file))
     assert trained.returncode == 0, trained.stderr
     assert list(tmp_path.glob("experiments/*/models/net_g_latest.pth"))
+    stock = "from basicsr.train import train_pipeline; train_pipeline('stock')"  # BasicSR's own parser and loop
+    opt["logger"] = {"print_freq": 1, "save_checkpoint_freq": 10, "use_tb_logger": False}
+    stock_file = tiny_runs.write_options(tmp_path / "stock.yml", {**opt, "num_gpu": 0})
+    trained = run(sys.executable, "-c", stock, "-opt", str(stock_file))
+    assert trained.returncode == 0, trained.stderr
+    assert list(tmp_path.glob("stock/experiments/*/models/net_g_latest.pth"))
     refused = run(sys.executable, "-m", "basicsr_plugins", "train", "-opt", str(file), "--safe", "--set", "imports=[x]")
     assert refused.returncode != 0
     assert "--safe refuses" in refused.stderr
+
+
+# -- what --safe promises, and plug-ins that are imported first ---------------------------------------------------
+
+
+@pytest.fixture
+def marker(tmp_path, monkeypatch):
+    """A module that leaves a file when its code runs."""
+    folder, trace = tmp_path / "marker", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "marker_mod.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass D: ...\n")
+    monkeypatch.syspath_prepend(str(folder))
+    yield trace
+    sys.modules.pop("marker_mod", None)
+
+
+@pytest.mark.parametrize(
+    "entry", ["marker_mod:D", {"type": "marker_mod:D"}, {"type": "Sequence", "steps": ["marker_mod:D"]}]
+)
+@pytest.mark.parametrize("command", [["train"], ["doctor"]])
+def test_safe_runs_no_module_however_it_is_written(tmp_path, clean_up, marker, capsys, entry, command):
+    images = tiny_runs.write_images(tmp_path / "images")
+    opt = tiny_runs.option_file(images)
+    opt["datasets"]["train"]["degradations"] = [entry]
+    file = tiny_runs.write_options(tmp_path / "x.yml", opt)
+    assert tiny_runs.run_command(*command, "-opt", str(file), "--safe") != 0
+    assert "--safe" in capsys.readouterr().err
+    assert not marker.exists()
+    with pytest.raises(OptionError, match="is no degradation"):  # without --safe it is imported
+        build_degradation("marker_mod:D")
+    assert marker.exists()
+
+
+def test_a_manifest_never_runs_a_module(tmp_path, clean_up, marker):
+    images = tiny_runs.write_images(tmp_path / "images")
+    manifest = tmp_path / "m.json"
+    tiny_runs.run_command("degrade", str(images), str(tmp_path / "out"), "--with", "Rain")
+    written = next((tmp_path / "out").glob("*.json"))
+    content = json.loads(written.read_text())
+    content["degradation"] = {"type": "marker_mod:D"}
+    manifest.write_text(json.dumps(content))
+    assert tiny_runs.run_command("degrade", str(images), str(tmp_path / "again"), "--manifest", str(manifest)) != 0
+    assert not marker.exists()
+
+
+def test_a_stock_model_takes_networks_losses_and_metrics_by_module_and_class(clean_up, options):
+    opt = options(model_type="SRModel", val={"metrics": {"m": {"type": "example_plugins:calculate_example"}}})
+    opt["network_g"] = {"type": "example_plugins:ExampleNet"}
+    opt["train"]["pixel_opt"] = {"type": "example_plugins:ExampleLoss"}
+    check_run(opt)
+    for kind, name in (("arch", "ExampleNet"), ("loss", "ExampleLoss"), ("metric", "calculate_example")):
+        assert registration._registries[kind].get(f"example_plugins:{name}").__name__ == name
+    opt["network_g"] = {"type": "example_plugins:Nothing"}
+    with pytest.raises(OptionError, match=r"network_g\.type"):
+        check_run(opt)
+
+
+ALL_THERE = """
+from basicsr_plugins.core import plugins, registration
+from basicsr_plugins.launch.checking import check_run
+check_run({"model_type": "SRModel", "datasets": {}})
+names = ["ExampleNet", "ExampleLoss", "ExampleDataset", "calculate_example", "ExampleModel", "ExampleDegradation"]
+for kind, name in zip(("arch", "loss", "dataset", "metric", "model", "degradation"), names):
+    assert name in registration.provided(kind), (kind, plugins.problems)
+    if kind != "degradation":
+        assert name in dict(iter(registration._registries[kind])), (kind, plugins.problems)
+assert len(plugins.problems) == 1 and "BrokenLoss" in plugins.problems[0], plugins.problems
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import example_plugins",
+        "from basicsr_plugins.core import registration; registration.provided('degradation')",
+        "import basicsr_plugins; basicsr_plugins.register()",
+        "import basicsr",
+    ],
+)
+def test_a_plug_in_is_complete_whatever_is_imported_first(tmp_path, first):
+    info = tmp_path / "example_plugins-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example-plugins\nVersion: 1.2\n")
+    groups = re.findall(r'entry-points\."(.*?)"\]\n((?:\w+ = ".*"\n)+)', (EXAMPLE / "pyproject.toml").read_text())
+    lines = [f"[{group}]\n{points}".replace('"', "") for group, points in groups]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    root = str(Path(basicsr_plugins.__file__).parents[1])
+    path = os.pathsep.join([str(tmp_path), str(EXAMPLE), root])
+    code = f"{first}\nimport basicsr_plugins; basicsr_plugins.register()\n{ALL_THERE}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
