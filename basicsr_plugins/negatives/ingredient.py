@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
@@ -62,8 +63,9 @@ def check_spn(given: Any, where: str = "train.spn_opt") -> tuple[SPNSettings, An
         if key in settings.negatives:
             raise OptionError(f"{where}.negatives.{key}: the recipe gives this itself; remove it.")
     negatives = check_call(NegativeModels, {"model": nn.Identity(), **settings.negatives}, f"{where}.negatives")
-    negatives.pop("model")
-    intervals, _ = _with_path(f"{where}.negatives", check_negatives, **negatives)
+    bound = inspect.signature(NegativeModels).bind(**negatives)
+    bound.apply_defaults()
+    intervals, _ = _with_path(f"{where}.negatives", check_negatives, **bound.arguments)
     _with_path(f"{where}.guard", SPNGuard, **check_call(SPNGuard, settings.guard, f"{where}.guard"))
     uses_negatives = "negatives" in loss.inputs or settings.uncertainty_weight > 0
     if settings.negatives and not uses_negatives:

@@ -81,7 +81,16 @@ class NegativeModels(nn.Module):
         super().__init__()
         self.mode = mode
         self.steps, decays = check_negatives(
-            steps, decay, start, mode, count, pretrained, threshold, negatives_per_step, selection, precision
+            steps=steps,
+            decay=decay,
+            start=start,
+            mode=mode,
+            count=count,
+            pretrained=pretrained,
+            threshold=threshold,
+            negatives_per_step=negatives_per_step,
+            selection=selection,
+            precision=precision,
         )
         files = paths(pretrained)
         self.threshold = threshold
