@@ -198,9 +198,12 @@ class Checkpointing(EngineBase):
 
 
 def _plain(value: Any) -> Any:
-    """Turn counters and the like into plain dictionaries, which every torch loads with ``weights_only=True``."""
+    """Turn counters and the like into plain dictionaries, which every torch loads with ``weights_only=True``.
+
+    Functions are left out: torch 2.0's OneCycleLR keeps one, which its constructor sets again.
+    """
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items() if not callable(item)}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(item) for item in value)
     return value
