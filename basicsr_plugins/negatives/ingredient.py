@@ -25,7 +25,12 @@ _NOT_OPTIONS = ("model", "factory")
 
 @dataclass
 class SPNSettings:
-    """Section ``train.spn_opt``; written as ``spn_opt: {}`` it is the paper's setting.
+    """Section ``train.spn_opt``.
+
+    ``spn_opt: {}`` has the paper's lambda, steps and w (1e-4; 100, 500, 1000, 2000; 0.1) and the VGG16 layers of the
+    released configuration. The start (after the largest step, iteration 2000) and the warm-up of 5000 iterations are
+    ours: the paper states neither, and the released code adds the whole loss from the first iteration on, as
+    ``guard: {start_iter: 0, warmup_iter: 0, on_collapse: ignore}`` does.
 
     .. code-block:: yaml
 
