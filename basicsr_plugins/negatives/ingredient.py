@@ -79,7 +79,7 @@ def check_spn(given: Any, where: str = "train.spn_opt") -> tuple[SPNSettings, An
 
 
 class SPN:
-    """The contrastive loss, its negative models and its guards, in three calls: ``losses``, ``after_step``, state.
+    """The contrastive loss, its negative models and its guards: ``losses``, ``before_step``, ``after_step``, state.
 
     Iterations are counted here, one per optimizer step, so that gradient accumulation does not change the history.
 
@@ -154,11 +154,16 @@ class SPN:
             added["l_uncertainty"] = weight * self.settings.uncertainty_weight * term
         return added
 
-    def after_step(self, network: nn.Module) -> dict[str, Tensor]:
-        """Let the negatives follow, after the optimizer's step; returns figures for the log."""
-        self.iteration += 1
-        if self.negatives is not None:
+    def before_step(self, network: nn.Module) -> None:
+        """Let the negatives follow that take the weights before the optimizer's step (mode ``adaptive``)."""
+        if self.negatives is not None and self.negatives.before_step:
             self.negatives.update(network, *(self._last or ()))
+
+    def after_step(self, network: nn.Module) -> dict[str, Tensor]:
+        """Let the other negatives follow, after the optimizer's step; returns figures for the log."""
+        self.iteration += 1
+        if self.negatives is not None and not self.negatives.before_step:
+            self.negatives.update(network)
         self._last = None
         return self._figures
 
