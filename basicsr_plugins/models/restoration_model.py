@@ -72,6 +72,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.settings, self.val_settings = self.run.train, self.run.val
         self.scale = opt.get("scale", 1)
         self.results, self.metric_results, self.best_metric_results = {}, {}, {}
+        self.validated = {}
         self.networks, self.averages = {}, {}
         self.batch, self.files, self.output, self.logged = {}, [], None, {}
         self.spn = None

@@ -100,7 +100,8 @@ class DecoupledScores(EngineBase):
     def _write_results(self, path: Path, dataloader: Any, current_iter: Any) -> None:
         results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         name = dataloader.dataset.opt["name"]
-        iteration: Optional[int] = current_iter if isinstance(current_iter, int) else None
+        counted = self.counted_iteration(current_iter)
+        iteration: Optional[int] = counted if isinstance(counted, int) else None
         results[name] = {"iteration": iteration, "images": len(dataloader.dataset), **self.metric_results}
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(results, indent=2), encoding="utf-8")
