@@ -12,20 +12,39 @@ from typing import Any
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.data.files import first_few, image_files
 
-__all__ = ["PAIR_RULES", "Pairing", "check_rule", "pair_by_name", "pair_from_list", "pair_up"]
+__all__ = [
+    "PAIR_RULES",
+    "PUBLISHED_RULES",
+    "Pairing",
+    "check_rule",
+    "fitting_rule",
+    "pair_by_name",
+    "pair_from_list",
+    "pair_up",
+]
 
 #: Rule -> what it means.
 PAIR_RULES = {
     "same": "same path below lq and gt",
     "same_stem": "same path, the ending may differ",
     "prefix:k": "the first k parts of the lq stem, split at '_', are the gt stem (RESIDE k=1, Outdoor-Rain k=2)",
-    "replace:a->b": "in the lq stem, a becomes b; several as 'a->b,c->d' (Rain100 'rain-->norain-', Raindrop)",
+    "replace:a->b": "in the lq stem, a becomes b; several as 'a->b,c->d' (Rain100 'rain-->norain-', Rain200 'x2->')",
+    "append:a": "the gt stem is the lq stem with a at its end (SPA's test set, 'append:gt')",
+    "order": "names are unrelated: the n-th lq file belongs to the n-th gt file, in as many files (DPDD)",
     "folder:a->b": "one tree: the folder called a becomes b (GoPro 'blur->sharp', AllWeather 'input->gt')",
     "txtlist": "pair_list names a text file of 'gt lq' lines",
     "json": "pair_list names a JSON file of {image_path, target_path}",
     "concat": "one picture holds both halves side by side (DID)",
     "mat": "arrays (n, h, w, c) in .mat files (UDC)",
 }
+#: A file name as text and the number behind it, again and again.
+_NUMBERS = re.compile(r"(\D*)(\d*)")
+
+#: Rules to try where another one leaves images without a partner.
+PUBLISHED_RULES = (
+    "same", "same_stem", "prefix:1", "prefix:2", "replace:x2->", "replace:rain-->norain-",
+    "replace:rain-->norain-,x2->", "replace:rd-->norain-", "replace:rain->clean", "replace:low->normal", "append:gt",
+)  # fmt: skip
 
 
 @dataclass
@@ -80,7 +99,51 @@ def pair_by_name(lq_root: Path, gt_root: Path, rule: str, where: str, recursive:
     recursive = recursive or name == "folder"
     lq_files = image_files(lq_root, f"{where}.dataroot_lq", recursive)
     gt_files = lq_files if lq_root == gt_root else image_files(gt_root, f"{where}.dataroot_gt", recursive)
+    if name == "order":
+        return _in_order(lq_files, gt_files, lq_root, gt_root, where)
     return pair_up(lq_files, gt_files, lq_root, gt_root, name, argument)
+
+
+def _in_order(lq_files: Sequence[Path], gt_files: Sequence[Path], lq_root: Path, gt_root: Path, where: str) -> Pairing:
+    """Pair the n-th file of each folder with the n-th of the clean folder of that name; numbers sort as numbers.
+
+    Raises:
+        OptionError: Both halves are in one tree.
+        DataError: A folder has not as many files as its clean one: every pair after a gap would be wrong.
+    """
+    if lq_root == gt_root:
+        raise OptionError(f"{where}.dataroot_gt: the rule 'order' needs a folder of the clean images alone.")
+    result = Pairing([])
+    lq_folders, gt_folders = _by_folder(lq_files, lq_root), _by_folder(gt_files, gt_root)
+    for folder in sorted({*lq_folders, *gt_folders}):
+        lq, gt = lq_folders.get(folder, []), gt_folders.get(folder, [])
+        if len(lq) != len(gt):
+            raise DataError(
+                f"{where}.pair: the rule 'order' needs as many degraded as clean images, {lq_root / folder} has "
+                f"{len(lq)} and {gt_root / folder} has {len(gt)}."
+            )
+        result.pairs.extend(zip(lq, gt))
+    return result
+
+
+def _by_folder(files: Sequence[Path], root: Path) -> dict[Path, list[Path]]:
+    folders: dict[Path, list[Path]] = {}
+    for path in sorted(files, key=_numbers_as_numbers):
+        folders.setdefault(path.parent.relative_to(root), []).append(path)
+    return folders
+
+
+def _numbers_as_numbers(path: Path) -> list[tuple[str, int]]:
+    return [(text, int(digits or 0)) for text, digits in _NUMBERS.findall(path.name)]
+
+
+def fitting_rule(lq_root: Path, gt_root: Path, where: str, recursive: bool = False) -> str | None:
+    """Return the first rule of the public data sets by which every degraded image has its clean one, for a message."""
+    for rule in PUBLISHED_RULES:
+        pairing = pair_by_name(lq_root, gt_root, rule, where, recursive)
+        if pairing.pairs and not pairing.missing:
+            return rule
+    return None
 
 
 def pair_up(
@@ -125,6 +188,8 @@ def _target(path: Path, name: str, argument: str) -> str:
         for part in argument.split(","):
             stem = stem.replace(*_split(part))
         return path.with_name(stem).as_posix() if stem else ""
+    if name == "append":
+        return path.with_name(path.stem + argument).as_posix()
     if name == "folder":
         old, new = _split(argument)
         parts = [new if part == old else part for part in path.parent.parts]
@@ -134,6 +199,8 @@ def _target(path: Path, name: str, argument: str) -> str:
 
 def _is_target(path: Path, name: str, argument: str) -> bool:
     """Whether a file of a folder that holds both halves is a clean one."""
+    if name == "append":
+        return path.stem.endswith(argument)
     if name == "replace":
         return any(new and new in path.stem for _, new in map(_split, argument.split(",")))
     if name == "folder":

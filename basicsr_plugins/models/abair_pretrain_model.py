@@ -120,7 +120,7 @@ class ABAIRPretrainModel(RestorationModel):
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Validate, and remember under which name the maps are saved."""
-        self.map_label, self.maps_saved = current_iter, 0
+        self.map_label, self.maps_saved = self.counted_iteration(current_iter), 0
         super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     @torch.no_grad()

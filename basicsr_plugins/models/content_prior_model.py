@@ -153,7 +153,7 @@ class ContentPriorModel(DecoupledScores, RestorationModel):
         ceiling = restore(self.gt)
         images = images_of(ceiling, self.lq, self.gt)
         values = {name: measure_image(images, options) for name, options in (settings.metrics or {}).items()}
-        rain = self.scores(ceiling, self.lq)["rain"]
+        rain = self.scores(ceiling, self.lq).get("rain")
         if rain:
             values.update(e_r=rain["e_r"], e_b=rain["e_b"])
         return {**record, "ceiling": {name: value for name, value in values.items() if value is not None}}

@@ -58,7 +58,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
 
     Two phases an iteration, each with its own backward pass; then both optimizers step once. The gradients are those of
     one joint backward pass, the two graphs never live together. Classification, which needs more memory, comes first,
-    while there are no gradients yet.
+    while there are no gradients yet. ``pixel_opt: ~``, with no other loss on images, leaves the generation phase out.
 
     .. code-block:: yaml
 
@@ -76,6 +76,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
     Settings: ClassVar[type[TrainSettings]] = DCPTSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "dc")
     trained_networks: ClassVar[tuple[str, ...]] = ("g", "dc")
+    restoration_is_optional: ClassVar[bool] = True
 
     def setup(self) -> None:
         """Freeze ``net_g`` where only the classifier is trained."""
@@ -103,6 +104,8 @@ class DCPTModel(DegradationClassification, RestorationModel):
             return
         # classification: a degraded image in, features of the decoder half out, which degradation was it?
         yield from self.classification_losses(self.tap(self.lq))
+        if not self.compares_images:
+            return
         # generation: a clean image in, the same clean image out (or, for the ablation, from the degraded one)
         net_input = self.gt if settings.pixel_input == "gt" else self.lq
         yield self.restoration_losses(self.restore(net_input), self.gt, net_input)
@@ -129,3 +132,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
             raise OptionError("train.mask_ratio: train_only: classifier draws no image, so nothing can be hidden.")
         if run.train.spn_opt is not None and run.train.train_only:
             raise OptionError("train.spn_opt: with train_only: classifier net_g is not trained, so it has no history.")
+        if run.train.spn_opt is not None and not (
+            run.train.pixel_opt or run.train.perceptual_opt or run.train.extra_losses
+        ):
+            raise OptionError("train.spn_opt: without pixel_opt no image is restored; set pixel_opt or remove spn_opt.")

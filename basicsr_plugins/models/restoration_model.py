@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from basicsr.archs import build_network
@@ -58,6 +58,9 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
           pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
     """
 
+    #: Whether a recipe has losses of its own, so that it trains without a comparison of output and clean image.
+    restoration_is_optional: ClassVar[bool] = False
+
     def __init__(self, opt: dict[str, Any]) -> None:
         BaseModel.__init__(self, opt)
         if opt["num_gpu"] > 1 and not opt["dist"]:
@@ -69,6 +72,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.settings, self.val_settings = self.run.train, self.run.val
         self.scale = opt.get("scale", 1)
         self.results, self.metric_results, self.best_metric_results = {}, {}, {}
+        self.validated = {}
         self.networks, self.averages = {}, {}
         self.batch, self.files, self.output, self.logged = {}, [], None, {}
         self.spn = None
@@ -89,8 +93,13 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.extra_losses = {name: self.make_loss(options) for name, options in self.settings.extra_losses.items()}
         if self.settings.spn_opt is not None:
             self.spn = SPN(self.settings.spn_opt, self.net_g, lambda: build_network(self.run.network("g")))
-        if not (self.cri_pix or self.cri_perceptual or self.extra_losses):
+        if not (self.compares_images or self.restoration_is_optional):
             raise OptionError("train: no loss is set; give pixel_opt, perceptual_opt or extra_losses.")
+
+    @property
+    def compares_images(self) -> bool:
+        """Whether some loss compares the output with the clean image."""
+        return bool(self.cri_pix or self.cri_perceptual or self.extra_losses)
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the named losses of each phase; here one phase of plain restoration."""

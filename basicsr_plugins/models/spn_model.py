@@ -50,6 +50,6 @@ class SPNModel(RestorationModel):
     def _require(run: RunOptions) -> None:
         if run.train.spn_opt is None:
             raise OptionError(
-                "train.spn_opt: SPNModel needs this section; `spn_opt: {}` is the paper's setting. "
+                "train.spn_opt: SPNModel needs this section; `spn_opt: {}` has the paper's lambda, steps and w. "
                 "Without it, use model_type: RestorationModel."
             )

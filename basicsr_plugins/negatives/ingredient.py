@@ -26,7 +26,12 @@ _NOT_OPTIONS = ("model", "factory")
 
 @dataclass
 class SPNSettings:
-    """Section ``train.spn_opt``; written as ``spn_opt: {}`` it is the paper's setting.
+    """Section ``train.spn_opt``.
+
+    ``spn_opt: {}`` has the paper's lambda, steps and w (1e-4; 100, 500, 1000, 2000; 0.1) and the VGG16 layers of the
+    released configuration. The start (after the largest step, iteration 2000) and the warm-up of 5000 iterations are
+    ours: the paper states neither, and the released code adds the whole loss from the first iteration on, as
+    ``guard: {start_iter: 0, warmup_iter: 0, on_collapse: ignore}`` does.
 
     .. code-block:: yaml
 
@@ -76,7 +81,7 @@ def check_spn(given: Any, where: str = "train.spn_opt") -> tuple[SPNSettings, An
 
 
 class SPN:
-    """The contrastive loss, its negative models and its guards, in three calls: ``losses``, ``after_step``, state.
+    """The contrastive loss, its negative models and its guards: ``losses``, ``before_step``, ``after_step``, state.
 
     Iterations are counted here, one per optimizer step, so that gradient accumulation does not change the history.
 
@@ -151,11 +156,16 @@ class SPN:
             added["l_uncertainty"] = weight * self.settings.uncertainty_weight * term
         return added
 
-    def after_step(self, network: nn.Module) -> dict[str, Tensor]:
-        """Let the negatives follow, after the optimizer's step; returns figures for the log."""
-        self.iteration += 1
-        if self.negatives is not None:
+    def before_step(self, network: nn.Module) -> None:
+        """Let the negatives follow that take the weights before the optimizer's step (mode ``adaptive``)."""
+        if self.negatives is not None and self.negatives.before_step:
             self.negatives.update(network, *(self._last or ()))
+
+    def after_step(self, network: nn.Module) -> dict[str, Tensor]:
+        """Let the other negatives follow, after the optimizer's step; returns figures for the log."""
+        self.iteration += 1
+        if self.negatives is not None and not self.negatives.before_step:
+            self.negatives.update(network)
         self._last = None
         return self._figures
 

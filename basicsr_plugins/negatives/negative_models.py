@@ -24,7 +24,8 @@ class NegativeModels(nn.Module):
     """The negative models of SPN ("Learning from History", Wu et al., AAAI 2024, equation 1).
 
     Every ``s`` iterations a negative's weights become ``decay * negative + (1 - decay) * network``. Copies are made by
-    mmengine's averaged model; they stay in eval mode, need no gradient and are the same on every rank.
+    mmengine's averaged model; they stay in eval mode, need no gradient and are the same on every rank. Call ``update``
+    once for each step of the optimizer: after it, in mode ``adaptive`` before it.
 
     Args:
         model: The network, wrapped for data parallelism or not.
@@ -34,7 +35,7 @@ class NegativeModels(nn.Module):
             released FFA-Net configuration: 0.1.
         mode: ``history``; ``random``: fresh networks that never change (Table 6); ``pretrained``: fixed networks from
             files (Table 6); ``adaptive``: one negative in turn is replaced whenever the output's error spreads more
-            than ``threshold`` (undocumented variant in the released code).
+            than ``threshold`` (undocumented variant in the released code, which takes the weights before the step).
         count: Number of negatives in modes ``random`` and ``adaptive``; default 1 and 4.
         pretrained: Path or paths of the fixed networks, BasicSR's files.
         threshold: For mode ``adaptive``. Default 0.022 (released code), for images in [0, 1].
@@ -127,6 +128,15 @@ class NegativeModels(nn.Module):
         return self.mode in ("random", "pretrained") or self.iteration >= max(self.steps)
 
     @property
+    def before_step(self) -> bool:
+        """Whether ``update`` belongs before the optimizer's step.
+
+        The adaptive variant takes the weights that made the output; those after the step are the network of the next
+        iteration, whose output such a negative would repeat.
+        """
+        return self.mode == "adaptive"
+
+    @property
     def chosen(self) -> list[int]:
         """The negatives that the next call uses."""
         if self.per_step == len(self.models):
@@ -166,7 +176,7 @@ class NegativeModels(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, output: Optional[Tensor] = None, target: Optional[Tensor] = None) -> list[int]:
-        """Count one iteration, after the optimizer's step, and refresh the negatives whose turn it is.
+        """Count one iteration and refresh the negatives whose turn it is; see ``before_step`` for the moment.
 
         Args:
             model: The network.

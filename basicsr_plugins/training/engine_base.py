@@ -85,6 +85,8 @@ class EngineBase(SRModel):
     results: dict[str, dict[str, float]]
     metric_results: dict[str, float]
     best_metric_results: dict[str, dict[str, dict[str, Any]]]
+    #: Which weights each data set was validated with last, as ``Reporting.weights_stamp`` numbers them.
+    validated: dict[str, tuple[int, int]]
 
     @property
     def lq(self) -> Tensor:

@@ -21,10 +21,18 @@ class Reporting(EngineBase):
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        """Validate one data set; metrics, the recipe's own figures and the best so far go to the log."""
-        if self.is_train and isinstance(current_iter, int):  # stock's loop has counted one further when it ends
-            current_iter = min(current_iter, int(self.settings.total_iter))
+        """Validate one data set; metrics, the recipe's own figures and the best so far go to the log.
+
+        Stock's loop validates once more when it ends. Where the last iteration was validated already, that would be the
+        same images, weights and figures: one line says so, and the results stay.
+        """
         dataset_name = dataloader.dataset.opt["name"]
+        stamp, closing = self.weights_stamp(), current_iter
+        current_iter = self.counted_iteration(current_iter)
+        if closing != current_iter and self.validated.get(dataset_name) == stamp:
+            self.metric_results = dict(self.results[dataset_name])
+            stock.logger().info(f"Validation {dataset_name}: done at iteration {current_iter} with these weights.")
+            return
         for network in self.networks.values():
             distributed.send_from_rank_0(network)  # BatchNorm statistics differ between ranks
         records = validate(self, dataloader, current_iter, save_img)
@@ -36,6 +44,7 @@ class Reporting(EngineBase):
             self.spn.after_validation(self.metric_results)
         self.batch, self.output = {}, None
         self.results[dataset_name] = dict(self.metric_results)
+        self.validated[dataset_name] = stamp
         improved = self._remember_best(dataset_name, current_iter)
         if distributed.rank() == 0:
             self._report(dataset_name, current_iter, tb_logger, text, len(records))
@@ -44,6 +53,18 @@ class Reporting(EngineBase):
                     tb_logger.add_image(f"{dataset_name}/{name}", picture, current_iter, dataformats="HWC")
             if self.is_train and self.settings.save_best:
                 self.save_best(dataset_name, improved)
+
+    def counted_iteration(self, current_iter: Any) -> Any:
+        """Return the iteration that a validation belongs to: stock's loop has counted one further when it ends."""
+        if self.is_train and isinstance(current_iter, int):
+            return min(current_iter, int(self.settings.total_iter))
+        return current_iter
+
+    def weights_stamp(self) -> tuple[int, int]:
+        """Return the last trained iteration, and a count of the changes to all weights and averages."""
+        networks = (*self.networks.values(), *self.averages.values())
+        tensors = (tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
+        return self.last_iter, sum(tensor._version for tensor in tensors)
 
     def _first_validated(self) -> str:
         return next(options["name"] for phase, options in self.opt["datasets"].items() if phase != "train")

@@ -95,6 +95,8 @@ class Stepping(EngineBase):
                 self.guard.refuse_gradients(norm, current_iter, self.files)
             self._zero_gradients()
             return
+        if self.spn:
+            self.spn.before_step(self.net_g)
         self.precision.step(self.optimizers)
         for name, average in self.averages.items():
             update_average(average, self.networks[name], self.ema_decay)

@@ -276,6 +276,22 @@ def test_table_6_and_the_adaptive_variant(tmp_path):
         assert moved is (negatives["mode"] == "adaptive")
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_adaptive_negatives_take_the_weights_before_the_step(accumulate, tmp_path):
+    """Released code: spread, refresh, backward, step. After the step a negative would equal the next network."""
+    given = {**SPN, "negatives": {"mode": "adaptive", "count": 2, "threshold": 0.0}}
+    model = build(options(tmp_path, spn=given, accumulate=accumulate))
+    expected = [weights(negative.module) for negative in model.spn.negatives.models]
+    for step in range(3):
+        before = weights(model.net_g)
+        train(model, accumulate, step * accumulate + 1)
+        expected[step % 2] = 0.001 * expected[step % 2] + 0.999 * before
+        assert not torch.equal(before, weights(model.net_g))
+        for negative, right in zip(model.spn.negatives.models, expected):
+            torch.testing.assert_close(weights(negative.module), right, rtol=1e-6, atol=1e-7)
+    assert model.spn.negatives.refreshed == 3
+
+
 def test_uncertainty_weight(tmp_path):
     model = build(options(tmp_path, spn={**SPN, "uncertainty_weight": 0.5}))
     log = train(model, 4)[-1]

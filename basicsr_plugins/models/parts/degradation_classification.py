@@ -104,8 +104,13 @@ class DegradationClassification(EngineBase):
         return self.cri_cls(self.net_dc(features), self.primitives.targets(labels) if self.primitives else labels)
 
     def classification_losses(self, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
-        """Yield the same loss in two halves, where it is a mean over images: half of ``net_dc``'s graph lives."""
-        parts = 2 if getattr(self.cri_cls, "mean_over_images", False) else 1
+        """Yield the same loss, in two halves where that changes nothing: then only half of ``net_dc``'s graph lives.
+
+        That is so where the loss says that it is a mean over images (``mean_over_images``) and the classifier that it
+        treats each image alone (``independent_images``); one with batch statistics takes the batch in one pass.
+        """
+        means = getattr(self.cri_cls, "mean_over_images", False)
+        parts = 2 if means and getattr(self.net_dc, "independent_images", False) else 1
         for loss in losses_in_parts(features, self.classification_loss, parts):
             yield {"l_cls": loss}
 

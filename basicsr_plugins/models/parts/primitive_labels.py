@@ -8,7 +8,7 @@ from typing import Union
 from torch import Tensor
 from torch.nn import functional as F
 
-from basicsr_plugins.models.parts.mixture_labels import MixtureLabels
+from basicsr_plugins.models.parts.mixture_labels import CLEAN, MixtureLabels
 
 __all__ = ["PrimitiveLabels"]
 
@@ -36,7 +36,12 @@ class PrimitiveLabels(MixtureLabels):
 
     def name(self, label: int) -> str:
         """Return what a label is called ("low & rain", "clean")."""
-        return super().name(label) or "clean"
+        return super().name(label) or CLEAN
+
+    @staticmethod
+    def meaning(label: Union[str, Sequence[str]], where: str) -> list[str]:
+        """Return the primitives of a label; none for a clean image."""
+        return MixtureLabels.meaning(label, where) if label else []
 
     def targets(self, labels: Tensor) -> Tensor:
         """Return (n, primitives) of 0 and 1 for labels (n).
