@@ -93,8 +93,8 @@ def blend_weights(
         if threshold > 0:
             sure = probabilities.amax(dim=1, keepdim=True) >= threshold
             shares = shares * sure.to(shares.dtype)
-    order = [classes.index(name) for name in adapters]
-    return shares[:, order]
+    # column by column: a list of indices would be copied to the device
+    return torch.stack([shares[:, classes.index(name)] for name in adapters], dim=1)
 
 
 def check_classes(classes: Sequence[str], adapters: Sequence[str]) -> None:

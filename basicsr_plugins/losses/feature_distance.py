@@ -39,7 +39,7 @@ class _WeightedL1(torch.autograd.Function):
         ctx.dtype = x.dtype
         each = torch.stack(distances)
         ctx.mark_non_differentiable(each)
-        return (each * each.new_tensor(weights)).sum(), each
+        return _weighted_sum(distances, weights), each
 
     @staticmethod
     @once_differentiable
@@ -58,8 +58,8 @@ def weighted_l1(x: Tensor, references: Tensor, weights: Sequence[float]) -> tupl
     """
     if x.requires_grad and torch.is_grad_enabled():
         return _WeightedL1.apply(x, references.detach(), list(weights))
-    each = torch.stack([(x - reference).abs().mean(dtype=_wide(x.dtype)) for reference in references.detach()])
-    return (each * each.new_tensor(weights)).sum(), each
+    distances = [(x - reference).abs().mean(dtype=_wide(x.dtype)) for reference in references.detach()]
+    return _weighted_sum(distances, weights), torch.stack(distances)
 
 
 class FeatureDistance(nn.Module):
@@ -241,6 +241,11 @@ def _layer_weights(layers: Union[Mapping[str, float], Sequence[str], None]) -> d
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight < 0:
             raise OptionError(f"layers.{name}: expected a weight of 0 or more, got {weight!r}.")
     return {str(name): float(weight) for name, weight in weights.items()}
+
+
+def _weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    # numbers of the host go along with a kernel; a tensor of them would be copied to the device
+    return torch.stack([value * weight for value, weight in zip(values, weights)]).sum()
 
 
 def _at_least_float32(images: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ def sharpened(images: Tensor, factors: Tensor) -> Tensor:
         images: ``(n, 3, h, w)`` in [0, 1].
         factors: ``(n,)``.
     """
-    kernel = images.new_tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # PIL's SMOOTH filter
-    kernel = kernel.expand(images.shape[1], 1, 3, 3)
+    kernel = images.new_full((images.shape[1], 1, 3, 3), 1 / 13)  # PIL's SMOOTH filter
+    kernel[..., 1, 1] = 5 / 13
     smooth = images.clone()  # the border keeps its values, as in PIL
     smooth[..., 1:-1, 1:-1] = F.conv2d(images, kernel, groups=images.shape[1])
     return torch.lerp(smooth, images, factors.to(images).view(-1, 1, 1, 1)).clamp(0, 1)
@@ -34,14 +34,23 @@ def blurred(images: Tensor, generator: Optional[torch.Generator] = None) -> Tens
         images: ``(n, 3, h, w)``.
         generator: A CPU generator; torch's own if left out.
     """
-    kernels = []
-    for _ in range(len(images)):
+    return _convolved(images, _kernels(len(images), generator).to(images))
+
+
+def _kernels(count: int, generator: Optional[torch.Generator]) -> Tensor:
+    side = KERNELS[-1]
+    kernels = torch.empty(count, side, side, dtype=torch.float64)
+    for kernel in kernels:
         size_y, size_x = (KERNELS[i] for i in torch.randint(len(KERNELS), (2,), generator=generator).tolist())
         sigma_y, sigma_x = (0.1 + 1.9 * torch.rand(2, generator=generator)).tolist()
-        kernels.append(_gaussian(size_y, sigma_y).unsqueeze(1) * _gaussian(size_x, sigma_x))
+        kernel.copy_(_gaussian(size_y, sigma_y).unsqueeze(1) * _gaussian(size_x, sigma_x))
+    return kernels
+
+
+def _convolved(images: Tensor, kernels: Tensor) -> Tensor:
     # one grouped convolution for the batch: each channel of each image is a group
     count, channels, height, width = images.shape
-    weight = torch.stack(kernels).to(images).repeat_interleave(channels, dim=0).unsqueeze(1)
+    weight = kernels.repeat_interleave(channels, dim=0).unsqueeze(1)
     radius = KERNELS[-1] // 2
     mode = "reflect" if min(height, width) > radius else "replicate"
     padded = F.pad(images, [radius] * 4, mode=mode).reshape(1, count * channels, height + 2 * radius, -1)
@@ -56,10 +65,9 @@ def pcl_positives(target: Tensor, count: int = 3, generator: Optional[torch.Gene
         count: How many sharpened versions; published: 3.
         generator: A CPU generator; torch's own if left out.
     """
-    versions = [target]
-    for _ in range(count):
-        versions.append(sharpened(target, 0.5 + 2.5 * torch.rand(len(target), generator=generator)))
-    return torch.stack(versions).detach()
+    # all draws go to the device in one copy
+    factors = (0.5 + 2.5 * torch.rand(count, len(target), generator=generator)).to(target)
+    return torch.stack([target, *(sharpened(target, of_images) for of_images in factors)]).detach()
 
 
 def pcl_negatives(target: Tensor, lq: Tensor, count: int = 3, generator: Optional[torch.Generator] = None) -> Tensor:
@@ -73,7 +81,8 @@ def pcl_negatives(target: Tensor, lq: Tensor, count: int = 3, generator: Optiona
     """
     if lq.shape[-2:] != target.shape[-2:]:
         lq = F.interpolate(lq, size=target.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
-    return torch.stack([lq, *(blurred(target, generator) for _ in range(count))]).detach()
+    kernels = _kernels(count * len(target), generator).to(target).unflatten(0, (count, len(target)))
+    return torch.stack([lq, *(_convolved(target, of_images) for of_images in kernels)]).detach()
 
 
 def _gaussian(size: int, sigma: float) -> Tensor:

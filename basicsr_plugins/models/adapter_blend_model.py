@@ -125,7 +125,19 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
     def setup(self) -> None:
         """Lay out the label table."""
         self.classes = list(getattr(self.net_e, "classes", self.net_g.names))
-        self.labels = MixtureLabels(self.blend_options.labels or self.classes, self.classes)
+        self.labels = MixtureLabels(self.blend_options.labels or self.classes, self.classes).to(self.device)
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a batch, and check its labels while they are on the CPU.
+
+        Raises:
+            DataError: A label that ``blend.labels`` does not name.
+        """
+        if self.is_train or self.blend_options.mode == "oracle":
+            for key in self.batch_keys:
+                if key in data:
+                    self.labels.check(data[key])
+        super().feed_data(data)
 
     def setup_losses(self) -> None:
         """Build the estimator's loss; the restoration losses are optional here."""

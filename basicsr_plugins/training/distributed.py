@@ -8,7 +8,7 @@ parameters the overlap that DDP offers hides a transfer that is a small part of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 __all__ = [
     "any_rank",
+    "any_rank_each",
     "average_gradients",
     "gather_objects",
     "is_distributed",
@@ -50,20 +51,22 @@ def send_from_rank_0(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def average_gradients(parameters: Iterable[nn.Parameter], used: Sequence[bool] | None = None) -> None:
     """Average the gradients over the processes; a parameter that some rank did not use counts as zero there.
 
     Parameters that no rank used keep ``grad = None``, so that optimizers leave them (and their momentum) alone.
+
+    Args:
+        parameters: The same on every rank.
+        used: Whether some rank has a gradient, for each of them; None asks the ranks.
     """
-    if not is_distributed():
-        return
     parameters = list(parameters)
-    if not parameters:
+    if not is_distributed() or not parameters:
         return
-    device = parameters[0].device
-    used = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32, device=device)
-    dist.all_reduce(used, op=dist.ReduceOp.MAX)
-    chosen = [parameter for parameter, flag in zip(parameters, used.tolist()) if flag]
+    if used is None:
+        mine = [parameter.grad is not None for parameter in parameters]
+        used = any_rank_each(torch.tensor(mine, device=parameters[0].device))
+    chosen = [parameter for parameter, flag in zip(parameters, used) if flag]
     by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
     for parameter in chosen:
         if parameter.grad is None:
@@ -81,11 +84,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Return whether the flag is set on any rank, so that all decide alike."""
-    if not is_distributed():
-        return flag
-    value = torch.tensor(int(flag), device=device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
+    return any_rank_each(torch.tensor([flag], device=device))[0] if is_distributed() else flag
+
+
+def any_rank_each(flags: torch.Tensor) -> list[bool]:
+    """Return for each of these flags whether it is set on any rank: one exchange, one wait for the device."""
+    values = flags.to(torch.int32)
+    if is_distributed():
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return [bool(value) for value in values.tolist()]
 
 
 def gather_objects(items: list[Any]) -> list[Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Union
 
 import torch
 from torch import Tensor, nn
 
 from basicsr_plugins.core.errors import TrainingError
-from basicsr_plugins.training.distributed import any_rank
 
 __all__ = ["FiniteGuard"]
 
@@ -25,29 +26,40 @@ class FiniteGuard:
         self.skipped = 0
 
     def accepts(
-        self, losses: Mapping[str, Tensor], current_iter: int, batch: Mapping[str, Tensor], files: Sequence[str]
+        self,
+        losses: Mapping[str, Union[float, Tensor]],
+        current_iter: int,
+        batch: Mapping[str, Tensor],
+        files: Sequence[str],
+        broken_elsewhere: bool = False,
     ) -> bool:
-        """Return whether the step may be taken; every rank gets the same answer.
+        """Return whether the step may be taken.
+
+        Args:
+            losses: The losses of all phases by name, read from the device already.
+            current_iter: The iteration, for the message.
+            batch: What it was computed from.
+            files: Where that came from.
+            broken_elsewhere: A loss of another rank is not finite: no rank takes the step then.
 
         Raises:
             TrainingError: A loss is not finite and no skip is left. The weights have not been touched.
         """
-        values = torch.stack([loss.detach().float().mean() for loss in losses.values()])
-        good = bool(torch.isfinite(values).all())
-        if not any_rank(not good, values.device):
+        broken = [f"{name} = {value:g}" for name, value in losses.items() if not math.isfinite(value)]
+        if not broken and not broken_elsewhere:
             return True
         if not self._may_skip():
-            raise TrainingError(self._report(losses, values, current_iter, batch, files))
+            raise TrainingError(self._report(broken, current_iter, batch, files))
         return False
 
-    def refuse_gradients(self, norm: Tensor, current_iter: int, files: Sequence[str]) -> None:
+    def refuse_gradients(self, norm: float, current_iter: int, files: Sequence[str]) -> None:
         """Count a step whose losses were finite and whose gradients are not.
 
         Raises:
             TrainingError: No skip is left. The weights have not been touched.
         """
         if not self._may_skip():
-            where = f"the losses are finite, the gradients' norm is {norm.item():g}"
+            where = f"the losses are finite, the gradients' norm is {norm:g}"
             raise TrainingError(self._advise(f"Iteration {current_iter}: {where}.{_named(files)}"))
 
     def remember_buffers(self, networks: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
@@ -70,16 +82,8 @@ class FiniteGuard:
         return self.skipped <= self.allowed
 
     def _report(
-        self,
-        losses: Mapping[str, Tensor],
-        values: Tensor,
-        current_iter: int,
-        batch: Mapping[str, Tensor],
-        files: Sequence[str],
+        self, broken: Sequence[str], current_iter: int, batch: Mapping[str, Tensor], files: Sequence[str]
     ) -> str:
-        broken = [
-            f"{name} = {value:g}" for name, value in zip(losses, values.tolist()) if not abs(value) < float("inf")
-        ]
         inputs = [name for name, tensor in batch.items() if not bool(torch.isfinite(tensor).all())]
         where = ", ".join(broken) or "a loss on another rank is not finite"
         text = f"Iteration {current_iter}: {where}."

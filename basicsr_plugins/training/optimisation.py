@@ -13,7 +13,15 @@ from torch import nn
 from basicsr_plugins.core.errors import OptionError, one_of
 from basicsr_plugins.core.options import check_call, check_value
 
-__all__ = ["WarmUp", "build_optimizer", "build_scheduler", "check_optimizer", "check_scheduler", "clip_gradients"]
+__all__ = [
+    "WarmUp",
+    "build_optimizer",
+    "build_scheduler",
+    "check_optimizer",
+    "check_scheduler",
+    "clip_gradients",
+    "gradient_norm",
+]
 
 #: What an option file cannot describe or the training loop cannot feed, and why.
 _REFUSED = {
@@ -195,22 +203,26 @@ class WarmUp:
 @torch.no_grad()
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     """Return the 2-norm of all gradients together; 0 where there are none."""
+    parameters = list(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
-        return torch.zeros(())
+        return torch.zeros((), device=parameters[0].device if parameters else None)
     return torch.linalg.vector_norm(torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]))
 
 
 @torch.no_grad()
-def clip_gradients(parameters: list[nn.Parameter], limit: float | Mapping[str, float] | None) -> torch.Tensor:
+def clip_gradients(
+    parameters: list[nn.Parameter], limit: float | Mapping[str, float] | None, norm: torch.Tensor | None = None
+) -> torch.Tensor:
     """Clip gradients in place and return their norm before clipping.
 
     Args:
         parameters: The parameters whose gradients are clipped together.
         limit: The largest norm, ``{"norm": x}`` or ``{"value": x}`` (each element to [-x, x]), or both; None clips
             nothing.
+        norm: Their norm, where it is known already.
     """
-    norm = gradient_norm(parameters)
+    norm = gradient_norm(parameters) if norm is None else norm
     if limit is None:
         return norm
     limits = dict(limit) if isinstance(limit, Mapping) else {"norm": float(limit)}

@@ -75,14 +75,16 @@ class Precision:
             )
         return True
 
-    def step(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Step every optimizer."""
-        for optimizer in optimizers:
-            if not self.scaler:
-                optimizer.step()
-            elif _has_gradients(optimizer):  # the scaler refuses one whose network rests, as a VQGAN's discriminator
-                self.scaler.step(optimizer)
+    def discard(self) -> None:
+        """Forget that gradients were unscaled: the step is not taken, for a reason that is not their size."""
         if self.scaler:
+            self.scaler.update(self.scaler.get_scale())
+
+    def step(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Step every optimizer, with gradients that are unscaled and known to be finite."""
+        for optimizer in optimizers:
+            optimizer.step()  # the scaler's own step would wait for the device to learn that they are finite
+        if self.scaler and any(_has_gradients(optimizer) for optimizer in optimizers):
             self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from basicsr_plugins.training import distributed
 from basicsr_plugins.training.ema import update_average
 from basicsr_plugins.training.engine_base import EngineBase
-from basicsr_plugins.training.optimisation import clip_gradients
+from basicsr_plugins.training.optimisation import clip_gradients, gradient_norm
 
 __all__ = ["Stepping"]
 
@@ -47,32 +48,58 @@ class Stepping(EngineBase):
         if (current_iter - 1) % every == 0:
             self._zero_gradients()
             self.window_is_finite = True
-        losses: dict[str, Tensor] = OrderedDict()
-        finite = True
         buffers = self.guard.remember_buffers(self.networks.values())
+        losses = self.logged = self._backward(current_iter)
+        ends = current_iter % every == 0
+        parameters = self.trained_parameters() if ends and self.window_is_finite else []
+        values = torch.stack([loss.float().mean() for loss in losses.values()])
+        broken = self._exchange(values, parameters)
+        norm = self._unscaled_norm(parameters) if parameters else values.new_zeros(())
+        # the only wait for the device in an iteration
+        *numbers, size = torch.cat([values, norm.to(values).view(1)]).tolist()
+        if not self.guard.accepts(dict(zip(losses, numbers)), current_iter, self.batch, self.files, broken):
+            self.guard.restore_buffers(buffers)
+            self.window_is_finite = False
+            self.precision.discard()
+        if ends and self.window_is_finite:
+            self._step(current_iter, parameters, norm, size)
+        elif ends:
+            self._zero_gradients()
+
+    def _backward(self, current_iter: int) -> dict[str, Tensor]:
+        """Run each phase forward and backward and return the sum of each loss, on the device."""
+        every = self.settings.accumulate
+        losses: dict[str, Tensor] = OrderedDict()
         phases: Any = self.phases(current_iter)
-        while finite:
+        while True:
             with self.precision.autocast():
                 phase = next(phases, None)
             if phase is None:
-                break
-            finite = self.guard.accepts(phase, current_iter, self.batch, self.files)
-            if finite:
-                total: Any = sum(phase.values())
-                self.precision.backward(total / every if every > 1 else total)
+                return losses
+            total: Any = sum(phase.values())
+            self.precision.backward(total / every if every > 1 else total)
             for name, value in phase.items():
                 losses[name] = losses.get(name, 0) + value.detach()
-            del phase
-        phases.close()
-        if not finite:
-            self.guard.restore_buffers(buffers)
-        self.window_is_finite &= finite
-        self.logged = losses
-        if current_iter % every == 0:
-            if self.window_is_finite:
-                self._step(current_iter)
-            else:
-                self._zero_gradients()
+            del phase, total
+
+    def _exchange(self, values: Tensor, parameters: list[nn.Parameter]) -> bool:
+        """Tell the other ranks what each must know before the step; return whether a loss is not finite on any rank.
+
+        Every flag of an iteration belongs here: it is one exchange and one wait, however many there are.
+        """
+        if not distributed.is_distributed():
+            return False
+        flags = torch.tensor([False, *(parameter.grad is not None for parameter in parameters)], device=values.device)
+        flags[0] = ~torch.isfinite(values).all()
+        broken, *used = distributed.any_rank_each(flags)
+        if not broken:
+            distributed.average_gradients(parameters, used)
+        return broken
+
+    def _unscaled_norm(self, parameters: list[nn.Parameter]) -> Tensor:
+        for optimizer in self.optimizers:
+            self.precision.unscale(optimizer)
+        return gradient_norm(parameters)
 
     def _zero_gradients(self) -> None:
         for optimizer in self.optimizers:
@@ -82,19 +109,16 @@ class Stepping(EngineBase):
         """Return every parameter that some optimizer moves."""
         return [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
 
-    def _step(self, current_iter: int) -> None:
-        parameters = self.trained_parameters()
-        distributed.average_gradients(parameters)
-        for optimizer in self.optimizers:
-            self.precision.unscale(optimizer)
-        norm = clip_gradients(parameters, self.settings.grad_clip)
+    def _step(self, current_iter: int, parameters: list[nn.Parameter], norm: Tensor, size: float) -> None:
+        """Clip and step; ``norm`` is that of the gradients, the same on every rank, and ``size`` its value."""
         if self.settings.grad_clip is not None:
             self.logged["grad_norm"] = norm
-        if not torch.isfinite(norm):  # the same on every rank: the gradients were averaged
+        if not math.isfinite(size):
             if not self.precision.lower_scale():
-                self.guard.refuse_gradients(norm, current_iter, self.files)
+                self.guard.refuse_gradients(size, current_iter, self.files)
             self._zero_gradients()
             return
+        clip_gradients(parameters, self.settings.grad_clip, norm)
         if self.spn:
             self.spn.before_step(self.net_g)
         self.precision.step(self.optimizers)

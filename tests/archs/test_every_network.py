@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from basicsr_plugins.archs.feature_presets import preset_layers
+from basicsr_plugins.archs.layers import ChannelLayerNorm
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import check_call
 from basicsr_plugins.core.registration import provided
@@ -312,3 +313,19 @@ def test_docstring_examples_build():
 def test_arguments_that_do_not_fit(kind, kwargs, text):
     with pytest.raises(OptionError, match=text):
         provided("arch")[kind](**kwargs)
+
+
+def test_no_float32_map_turns_channels_last_before_a_depthwise_convolution_on_a_gpu(name):
+    from device_tags import PretendedGPU
+
+    orders: list[bool] = []
+    with PretendedGPU() as gpu:
+        network = build(name).to("cuda")
+        if not any(isinstance(module, ChannelLayerNorm) for module in network.modules()):
+            pytest.skip("no norm that hands channels-last maps on")
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
+                module.register_forward_pre_hook(lambda _, inputs: orders.append(inputs[0].is_contiguous()))
+        network(torch.rand(1, 3, 32, 32, device="cuda"))
+    assert all(orders)
+    assert gpu.kinds("mix") == []

@@ -152,3 +152,21 @@ def test_fp16_with_an_optimizer_that_rests():
     precision.step(optimizers)
     assert moving.tolist() == [0.5, 0.5]
     assert resting.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_skipped_iteration_leaves_the_fp16_scale_alone(tmp_path, accumulate):
+    if not hasattr(torch.amp, "GradScaler"):
+        pytest.skip("no loss scaling on this torch's CPU")
+    options = {"precision": "fp16", "skip_nonfinite": 2, "accumulate": accumulate}
+    model = tiny_runs.make_model(tmp_path, "dcpt", train=options)
+    tiny_runs.train(model, range(1, 3))
+    model.precision.scaler.update(2.0**7)  # a tiny network's gradients overflow at the usual one
+    scale, before = model.precision.scaler.get_scale(), tiny_runs.weights(model)
+    broken = tiny_runs.make_batch()
+    broken["lq"][0, 0, 0, 0] = float("nan")
+    tiny_runs.train(model, range(3, 3 + accumulate), broken)
+    assert model.precision.scaler.get_scale() == scale
+    assert [key for key in tiny_runs.differences(before, tiny_runs.weights(model)) if "num_batches" not in key] == []
+    tiny_runs.train(model, range(5, 7))  # the scaler is ready for the next step
+    assert "/g.body.0.weight" in tiny_runs.differences(before, tiny_runs.weights(model))

@@ -69,7 +69,8 @@ class DegradationClassification(EngineBase):
         """Tap ``net_g``, and read what the labels mean."""
         super().setup()
         self.tap = self.make_tap(self.net_g, self.run)
-        self.primitives = primitives_of(self.run)
+        primitives = primitives_of(self.run)
+        self.primitives = primitives.to(self.device) if primitives else None
 
     def setup_losses(self) -> None:
         """Add the classification loss."""

@@ -79,23 +79,35 @@ class MixtureLabels:
         """Return what a label is called ("blur & noise")."""
         return " & ".join(self.meanings[label])
 
+    def to(self, device: torch.device) -> MixtureLabels:
+        """Bring the table to where the labels will be, in place."""
+        self.table = self.table.to(device)
+        return self
+
     def shares(self, labels: Tensor) -> Tensor:
-        """Return (n, K) shares for labels (n).
+        """Return (n, K) shares for labels (n); ``check`` them before they leave the CPU.
 
         Raises:
-            DataError: A label has no meaning.
+            DataError: A label on the CPU has no meaning.
         """
-        self._check(labels)
-        return self.table.to(labels.device)[labels]
+        self.check(labels)
+        return self.table[labels]
 
     def map_shares(self, maps: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return (n, K, rows, columns): the share of each class in each cell of a grid laid over maps (n, h, w)."""
-        self._check(maps)
+        self.check(maps)
         areas = functional.one_hot(maps, len(self)).permute(0, 3, 1, 2).float()
         areas = functional.adaptive_avg_pool2d(areas, grid)
-        return torch.einsum("nlhw,lk->nkhw", areas, self.table.to(maps.device))
+        return torch.einsum("nlhw,lk->nkhw", areas, self.table)
 
-    def _check(self, labels: Tensor) -> None:
+    def check(self, labels: Tensor) -> None:
+        """Look whether every label has a meaning; labels on a GPU are let through, looking at them would wait for it.
+
+        Raises:
+            DataError: One has none.
+        """
+        if not labels.is_cpu:
+            return
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(self):
             raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Union
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,6 +35,12 @@ class PrimitiveLabels(MixtureLabels):
         super().__init__(labels, self.primitives, where)
         self.present = (self.table > 0).float()
 
+    def to(self, device: torch.device) -> PrimitiveLabels:
+        """Bring the tables to where the labels will be, in place."""
+        self.present = self.present.to(device)
+        super().to(device)
+        return self
+
     def name(self, label: int) -> str:
         """Return what a label is called ("low & rain", "clean")."""
         return super().name(label) or CLEAN
@@ -47,12 +54,12 @@ class PrimitiveLabels(MixtureLabels):
         """Return (n, primitives) of 0 and 1 for labels (n).
 
         Raises:
-            DataError: A label has no meaning.
+            DataError: A label on the CPU has no meaning.
         """
-        self._check(labels)
-        return self.present.to(labels.device)[labels]
+        self.check(labels)
+        return self.present[labels]
 
     def likeliest(self, logits: Tensor) -> Tensor:
         """Return the label (n) that answers (n, primitives) make most probable, the primitives being independent."""
-        signs = self.present.to(logits.device) * 2 - 1
+        signs = self.present * 2 - 1
         return F.logsigmoid(logits[:, None] * signs).sum(dim=-1).argmax(dim=1)
