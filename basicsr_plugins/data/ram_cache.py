@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from basicsr_plugins.data.image_store import ImageStore
-from basicsr_plugins.data.images import bytes_per_value
 from basicsr_plugins.data.loader_options import PatchOptions
 
 __all__ = ["RamCache", "cached"]
@@ -40,7 +39,7 @@ class RamCache:
         self._places: list[tuple[int, tuple[int, int], int]] = []
         for position in range(len(store)):
             height, width = store.size(position)
-            depth = 1 if store.lmdb_root else bytes_per_value(store.paths[position])
+            depth = store.bytes_per_value(position)
             used = -(-used // 64) * 64
             needed = height * width * 3 * depth
             if used + needed > limit:
@@ -48,6 +47,7 @@ class RamCache:
             self._places.append((used, (height, width), depth))
             used += needed
         self._memory = _SharedMemory(used)
+        self._warned = False
         _logger.info(
             "basicsr_plugins: %d of %d images (%.2f GB of at most %.2f) will be kept decoded in memory.",
             len(self._places), len(store), used / 2**30, limit_gb,
@@ -71,10 +71,17 @@ class RamCache:
         if not memory[position]:
             image = self.store.read(position)
             if image.shape != place.shape or image.dtype != place.dtype:
-                return image  # its header says something else; left alone
+                self._warn(position)
+                return image
             place[...] = image
             memory[position] = 1  # two processes may both get here: they write the same bytes
         return place
+
+    def _warn(self, position: int) -> None:
+        if not self._warned:
+            self._warned = True
+            path = self.paths[position]
+            _logger.warning("basicsr_plugins: %s is not what its header says; it is decoded each time.", path)
 
 
 def cached(store: ImageStore, options: PatchOptions) -> ImageStore | RamCache:
