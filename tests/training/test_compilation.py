@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from basicsr_plugins.archs.dcpt_swinir_arch import DCPTSwinIR
 from basicsr_plugins.features import FeatureTap
 
+pytestmark = pytest.mark.skipif(not hasattr(torch.nn.Module, "compile"), reason="train.compile needs torch 2.2")
 PLAIN = {"model_type": "DCGuidedModel", "train": {"feature_layers": ["body.3", "body.1"], "target_class": 1}}
 CLASSIFIER = {"network_dc": {"type": "DegradationClassifier", "preset": "slim", "num_classes": 2}}
 #: name -> recipe, changes, how often compiled code runs in a step (net_g or its tapped pass, and what reads it)
@@ -82,8 +83,9 @@ def test_every_pass_of_a_step_is_compiled_and_no_result_changes(tmp_path, name, 
     assert made <= passes + 1  # the classifier's halves, or a step's first and later ones, may share theirs
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 learned to leave compiled code alone")
 def test_validation_compiles_nothing_for_the_sizes_of_its_images(tmp_path, compiler):
+    if not hasattr(torch.compiler, "set_stance"):
+        pytest.skip("torch 2.6 learned to leave compiled code alone")
     backend, counted = compiler
     changes = {"train": {"compile": {"backend": backend}}, "val": {"val_freq": 1, "metrics": {}}}
     model = tiny_runs.make_model(tmp_path, "dcpt", **changes)
