@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -59,6 +60,18 @@ class FeatureTap:
         self.layers = tuple(layers)
         self.stop_early = stop_early
         self._modules = {name: modules[name] for name in layers}
+        self._hooks = {name: self._hook(name) for name in layers}
+        self._found: dict[str, Tensor] = {}
+        self._size: tuple[int, ...] = (0, 0)
+        self._stops = False
+        self._compiled: Any = None
+
+    def compile(self, **arguments: Any) -> None:
+        """Let ``torch.compile`` compile the pass with its taps; ``arguments`` are its own.
+
+        What lies behind the last tapped module is then cut out of the graph instead of being stopped at.
+        """
+        self._compiled = torch.compile(self._features, **arguments)
 
     def __call__(self, image: Tensor) -> list[Tensor]:
         """Return the features of ``image`` (n, c, h, w) in the order of ``layers``.
@@ -74,32 +87,36 @@ class FeatureTap:
         return self._run(image, stop_early=False)
 
     def _run(self, image: Tensor, stop_early: bool) -> tuple[Any, list[Tensor]]:
-        found: dict[str, Tensor] = {}
-
-        def collect(name: str) -> Any:
-            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-                if name in found:
-                    raise OptionError(f"feature_layers: {name!r} runs more than once in a forward pass; tap another")
-                found[name] = _as_map(name, output, inputs, image)
-                if stop_early and len(found) == len(self.layers):
-                    raise _Stop
-
-            return hook
-
-        output = None
-        handles = [module.register_forward_hook(collect(name)) for name, module in self._modules.items()]
+        self._stops = stop_early and self._compiled is None
+        handles = [module.register_forward_hook(self._hooks[name]) for name, module in self._modules.items()]
         try:
-            # forward, not __call__: a compiled network runs eagerly here, where the hooks are seen
-            output = self.network.forward(image)
-        except _Stop:
-            pass
+            return (self._compiled or self._features)(image, not stop_early)
         finally:
             for handle in handles:
                 handle.remove()
-        missing = [name for name in self.layers if name not in found]
+
+    def _features(self, image: Tensor, whole: bool) -> tuple[Any, list[Tensor]]:
+        self._found, self._size = {}, tuple(image.shape[-2:])
+        # forward, not __call__: a network that was compiled without hooks does not see them
+        output = (self._until_stopped if self._stops else self.network.forward)(image)
+        missing = [name for name in self.layers if name not in self._found]
         if missing:
             raise OptionError(f"feature_layers: {missing[0]!r} did not run in the forward pass; tap another module.")
-        return output, [found[name] for name in self.layers]
+        return output if whole else None, [self._found[name] for name in self.layers]
+
+    def _until_stopped(self, image: Tensor) -> None:
+        with contextlib.suppress(_Stop):
+            self.network.forward(image)
+
+    def _hook(self, name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if name in self._found:
+                raise OptionError(f"feature_layers: {name!r} runs more than once in a forward pass; tap another")
+            self._found[name] = _as_map(name, output, inputs, self._size)
+            if self._stops and len(self._found) == len(self.layers):
+                raise _Stop
+
+        return hook
 
     def shapes(self, channels: int = 3, size: int = 64) -> list[tuple[int, int, int]]:
         """Return ``(c, h, w)`` of every feature for an image of ``size`` x ``size``, from a dry run."""
@@ -117,7 +134,7 @@ class FeatureTap:
                 module.training = mode
 
 
-def _as_map(name: str, output: Any, inputs: tuple[Any, ...], image: Tensor) -> Tensor:
+def _as_map(name: str, output: Any, inputs: tuple[Any, ...], image: tuple[int, ...]) -> Tensor:
     if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
         output = output[0]
     if isinstance(output, Tensor) and output.dim() == 4:
@@ -129,16 +146,16 @@ def _as_map(name: str, output: Any, inputs: tuple[Any, ...], image: Tensor) -> T
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     raise OptionError(
         f"feature_layers: {name!r} puts out {shape}, which is neither a map (n, c, h, w) nor tokens (n, h * w, c) of a "
-        f"{tuple(image.shape[-2:])} image; tap another module."
+        f"{image} image; tap another module."
     )
 
 
-def _token_grid(tokens: int, inputs: tuple[Any, ...], image: Tensor) -> Optional[tuple[int, int]]:
+def _token_grid(tokens: int, inputs: tuple[Any, ...], image: tuple[int, ...]) -> Optional[tuple[int, int]]:
     for value in inputs:  # transformer blocks are told their grid
         is_size = isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(side, int) for side in value)
         if is_size and value[0] * value[1] == tokens:
             return value[0], value[1]
-    height, width = image.shape[-2:]
+    height, width = image
     for factor in (1, 2, 4, 8, 16, 32):
         if height % factor == 0 and width % factor == 0 and (height // factor) * (width // factor) == tokens:
             return height // factor, width // factor

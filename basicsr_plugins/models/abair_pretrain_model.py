@@ -102,6 +102,12 @@ class ABAIRPretrainModel(RestorationModel):
         super().setup_losses()
         self.cri_seg = self.make_loss(self.settings.segmentation_opt)
 
+    def compile_networks(self, arguments: dict[str, Any]) -> None:
+        """Compile the tapped pass of ``net_g`` as well."""
+        super().compile_networks(arguments)
+        if self.segments:
+            self.tap.compile(**arguments)
+
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield L_R + lambda L_CE (figure 2)."""
         if not self.segments:
@@ -129,7 +135,7 @@ class ABAIRPretrainModel(RestorationModel):
         if not self.segments or "degradation_map" not in self.batch:
             return {}
         network = self.evaluation_network("g")
-        tap = self.tap if network is self.net_g else self.make_tap(network, self.run)
+        tap = self.make_tap(network, self.run)  # not self.tap, which may be compiled for the training's patches
         logits = self.evaluation_network("s")(tap(self.lq)[0], self.lq.shape[-2:])
         truth, prediction = self.batch["degradation_map"][0].cpu().numpy(), logits[0].argmax(dim=0).cpu().numpy()
         classes = logits.shape[1]

@@ -189,7 +189,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.setup_optimizers()
         self.setup_schedulers()
         if settings.compile:
-            self._compile(settings.compile if isinstance(settings.compile, dict) else {})
+            self.compile_networks(settings.compile if isinstance(settings.compile, dict) else {})
 
     def _add_average(self, name: str, network: nn.Module) -> None:
         average = deepcopy(network).eval().requires_grad_(False)
@@ -197,7 +197,8 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         setattr(self, f"net_{name}_ema", average)  # stock's attribute name
         self.load_pretrained(name, average, key="params_ema")
 
-    def _compile(self, arguments: dict[str, Any]) -> None:
+    def compile_networks(self, arguments: dict[str, Any]) -> None:
+        """Compile every network for training; validation runs them as they are, whatever the size of its images."""
         for network in self.networks.values():
             if not hasattr(network, "compile"):
                 raise OptionError("train.compile needs torch 2.2 or newer.")

@@ -106,6 +106,10 @@ class EngineBase(SRModel):
     def setup_losses(self) -> None:
         """Build the losses; called for training only."""
 
+    def compile_networks(self, arguments: dict[str, Any]) -> None:
+        """Compile what a training step runs; ``arguments`` are those of ``torch.compile``."""
+        raise NotImplementedError
+
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the named losses of each phase of one iteration."""
         raise NotImplementedError

@@ -7,6 +7,7 @@ from typing import Any
 
 from basicsr_plugins import stock
 from basicsr_plugins.training import distributed
+from basicsr_plugins.training.compilation import eagerly
 from basicsr_plugins.training.engine_base import EngineBase
 from basicsr_plugins.training.validation import average_metrics, format_table, metric_is_lower_better, validate
 
@@ -35,7 +36,8 @@ class Reporting(EngineBase):
             return
         for network in self.networks.values():
             distributed.send_from_rank_0(network)  # BatchNorm statistics differ between ranks
-        records = validate(self, dataloader, current_iter, save_img)
+        with eagerly():  # compiled code is made for the training's patches
+            records = validate(self, dataloader, current_iter, save_img)
         for network in self.networks.values():
             network.train(self.is_train)
         extra, text = self.aggregate(records, dataset_name)

@@ -64,7 +64,9 @@ class TrainSettings:
         None, "allow TF32 matrix products and convolutions on the GPU; ~ keeps torch's setting"
     )
     channels_last: bool = option(False, "keep networks and images in channels-last memory order")
-    compile: Union[bool, dict[str, Any]] = option(False, "compile the networks: true, or arguments of torch.compile")
+    compile: Union[bool, dict[str, Any]] = option(
+        False, "compile what a step runs: true, or arguments of torch.compile"
+    )
     accumulate: int = option(1, "iterations whose gradients are summed into one step", check=_at_least_one)
     grad_clip: Union[float, dict[str, float], None] = option(
         None, "largest gradient norm, or {norm: x} / {value: x}; logged as grad_norm", check=_clip_limit

@@ -77,6 +77,11 @@ class DegradationClassification(EngineBase):
         super().setup_losses()
         self.cri_cls = self.make_loss(self.settings.classification_opt)
 
+    def compile_networks(self, arguments: dict[str, Any]) -> None:
+        """Compile the tapped pass of ``net_g`` as well."""
+        super().compile_networks(arguments)
+        self.tap.compile(**arguments)
+
     #: Whether the batch's labels are the classifier's targets.
     trains_on_labels: ClassVar[bool] = True
 
@@ -132,7 +137,7 @@ class DegradationClassification(EngineBase):
         if "degradation" not in self.batch:
             return {}
         network = self.evaluation_network("g")
-        tap = self.tap if network is self.net_g else self.make_tap(network, self.run)
+        tap = self.make_tap(network, self.run)  # not self.tap, which may be compiled for the training's patches
         logits = self.evaluation_network("dc")(tap(self.lq))
         predicted = self.primitives.likeliest(logits) if self.primitives else logits.argmax(dim=1)
         record: dict[str, Any] = {"degradation": int(self.batch["degradation"][0]), "prediction": int(predicted[0])}
