@@ -1,4 +1,4 @@
-"""The arguments of ``NegativeModels``: what they may be, and the step and decay of each negative that follow."""
+"""The arguments of ``NegativeModels``: their checks, and the step and decay of each negative."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_negatives(
 ) -> tuple[list[int], list[float]]:
     """Check the arguments of ``NegativeModels`` and return the step and the decay of each negative.
 
-    Arguments whose type says everything (``seed``, ``channels_last``) pass through.
+    Arguments that need no check beyond their type (``seed``, ``channels_last``) are accepted as they are.
 
     Raises:
         OptionError: The first thing that is wrong.
