@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional, Union
 
 from torch import Tensor, nn
 
-from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.core.options import check_call, non_negative, option, parse
 from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.losses.feature_distance import FeatureDistance
@@ -223,7 +223,10 @@ def _build(options: Mapping[str, Any], where: str) -> Any:
             f"{where}.type: {options['type']} is no contrastive loss. Allowed: SPNLoss, ContrastiveRegularizationLoss, "
             "CurricularContrastiveLoss, PCLLoss, or a loss of yours with `inputs` and `terms` like theirs."
         )
-    return _with_path(where, loss_class, **arguments)
+    try:
+        return _with_path(where, loss_class, **arguments)
+    except DependencyError as problem:  # the VGG's weights
+        raise DependencyError(f"{where}.{problem}") from problem.__cause__
 
 
 def _with_path(where: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
