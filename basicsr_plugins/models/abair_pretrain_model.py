@@ -125,7 +125,7 @@ class ABAIRPretrainModel(RestorationModel):
         yield losses
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        """Validate, and remember under which name the maps are saved."""
+        """Validate; the maps are saved under the iteration."""
         self.map_label, self.maps_saved = self.counted_iteration(current_iter), 0
         super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
 

@@ -34,7 +34,7 @@ __all__ = ["RestorationModel"]
 
 @provides("model")
 class RestorationModel(Stepping, Reporting, Checkpointing):
-    """Plain restoration (``lq`` in, ``gt`` wanted) and the engine under all our recipes.
+    """Plain restoration, from ``lq`` to ``gt``, and the base class of every recipe.
 
     A recipe overrides ``phases``: a generator that yields named losses. After each ``yield`` the base runs that phase's
     backward pass, so that two phases never hold their graphs at the same time; then it clips, steps every optimizer
@@ -110,7 +110,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
     # -- building blocks for phases ---------------------------------------------------------------------------------
 
     def need(self, *keys: str) -> None:
-        """Stop where the batch lacks something that the recipe computes with.
+        """Check that the batch holds what the recipe needs.
 
         Raises:
             DataError: A key is missing; the text lists what the data set returns.
@@ -134,9 +134,9 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         """Return stock's pixel and perceptual losses, the extra ones and SPN's, by log name.
 
         Args:
-            output: What ``net_g`` made.
-            gt: What was wanted.
-            net_input: What ``net_g`` was given; ``lq`` if left out.
+            output: Output of ``net_g``.
+            gt: The clean image.
+            net_input: Input of ``net_g``; ``lq`` if left out.
         """
         losses: dict[str, Tensor] = OrderedDict()
         if self.cri_pix:

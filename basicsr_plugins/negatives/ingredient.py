@@ -1,4 +1,4 @@
-"""SPN as an ingredient: what ``train.spn_opt`` adds to any restoration recipe."""
+"""SPN in any restoration recipe: what ``train.spn_opt`` adds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional, Union
 
 from torch import Tensor, nn
 
-from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.core.options import check_call, non_negative, option, parse
 from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.losses.feature_distance import FeatureDistance
@@ -122,7 +122,7 @@ class SPN:
 
     @property
     def weight(self) -> float:
-        """What the losses are multiplied by in this iteration: 0 before the start, 1 after the warm-up."""
+        """Factor of the losses in this iteration: 0 before the start, 1 after the warm-up."""
         negatives = self.negatives
         history = negatives is not None and negatives.mode == "history"
         return self.guard.scale(self.iteration, max(negatives.steps) if negatives is not None and history else 0)
@@ -133,7 +133,7 @@ class SPN:
         Args:
             output: The network's output ``(n, 3, h, w)``.
             gt: The clean image, of that shape.
-            net_input: The image that the network was given.
+            net_input: Input of the network.
         """
         weight = self.weight
         if self.distance is not None:
@@ -157,12 +157,12 @@ class SPN:
         return added
 
     def before_step(self, network: nn.Module) -> None:
-        """Let the negatives follow that take the weights before the optimizer's step (mode ``adaptive``)."""
+        """Update the negatives that take the weights before the optimizer's step (mode ``adaptive``)."""
         if self.negatives is not None and self.negatives.before_step:
             self.negatives.update(network, *(self._last or ()))
 
     def after_step(self, network: nn.Module) -> dict[str, Tensor]:
-        """Let the other negatives follow, after the optimizer's step; returns figures for the log."""
+        """Update the other negatives, after the optimizer's step; returns figures for the log."""
         self.iteration += 1
         if self.negatives is not None and not self.negatives.before_step:
             self.negatives.update(network)
@@ -170,7 +170,7 @@ class SPN:
         return self._figures
 
     def after_validation(self, metrics: Mapping[str, float]) -> None:
-        """Move a curriculum on, where the loss has one.
+        """Advance the curriculum, where the loss has one.
 
         Raises:
             OptionError: The validation has no ``psnr`` and ``ssim``.
@@ -225,7 +225,10 @@ def _build(options: Mapping[str, Any], where: str) -> Any:
             f"{where}.type: {options['type']} is no contrastive loss. Allowed: SPNLoss, ContrastiveRegularizationLoss, "
             "CurricularContrastiveLoss, PCLLoss, or a loss of yours with `inputs` and `terms` like theirs."
         )
-    return _with_path(where, loss_class, **arguments)
+    try:
+        return _with_path(where, loss_class, **arguments)
+    except DependencyError as problem:  # the VGG's weights
+        raise DependencyError(f"{where}.{problem}") from problem.__cause__
 
 
 def _with_path(where: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

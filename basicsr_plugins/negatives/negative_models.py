@@ -1,4 +1,4 @@
-"""NegativeModels: what earlier (or random, or pre-trained) states of a network make of the same input."""
+"""NegativeModels: outputs of earlier (or random, or pre-trained) states of a network for the same input."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class NegativeModels(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> NegativeModels:
-        """Stay in eval mode: a negative is what the network would have answered."""
+        """Stay in eval mode, as the network is at test time."""
         return super().train(False)
 
     def __len__(self) -> int:

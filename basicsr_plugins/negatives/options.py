@@ -1,4 +1,4 @@
-"""The arguments of ``NegativeModels``: what they may be, and the step and decay of each negative that follow."""
+"""The arguments of ``NegativeModels``: their checks, and the step and decay of each negative."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.launch.checking import check_options
 from basicsr_plugins.losses.uncertainty import uncertainty_term
 from basicsr_plugins.negatives.ingredient import SPN as Ingredient
+from basicsr_plugins.negatives.ingredient import check_spn
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 2, "img_range": 1.0}
 SWINIR = {"type": "SwinIR", "upscale": 2, "img_size": 16, "window_size": 8, "img_range": 1.0, "depths": [2],
@@ -369,6 +370,17 @@ def test_spn_model_needs_the_section(tmp_path):
             call(opt)
     opt["model_type"] = "RestorationModel"
     check_options(opt)
+
+
+def test_missing_vgg_weights_are_named_with_their_option(monkeypatch):
+    from basicsr_plugins.core.errors import DependencyError
+
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(DependencyError, match=r"^train\.spn_opt\.loss\.weights: the pre-trained weights of vgg16"):
+        check_spn({"loss": {"type": "SPNLoss"}})
 
 
 def test_training_images_out_of_range(tmp_path):

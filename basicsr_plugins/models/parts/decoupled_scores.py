@@ -45,9 +45,9 @@ class DecoupledScores(EngineBase):
     """Mix-in for a ``RestorationModel``: E_R, E_B, removal ratio and residual for every validation set.
 
     The mask of rain is the data set's ``rain_mask`` (``RainSynthesisDataset``), or where input and clean image differ.
-    ``removal`` is the projection on the degradation, for noise and blur, which have no mask: there
-    ``rain_scores: false`` leaves the others out. Images that have hardly
-    any rain or hardly any background are left out of the rain scores and counted in ``skipped``.
+    ``removal`` is the projection on the degradation, for noise and blur, which have no mask; there
+    ``rain_scores: false`` leaves the other scores out. Images with too little rain or too little background
+    (``least_share``) are left out of the rain scores and counted in ``skipped``.
     """
 
     ValSettings: ClassVar[type[ValSettings]] = StudyValSettings

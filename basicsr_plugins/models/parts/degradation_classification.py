@@ -62,11 +62,11 @@ class DegradationClassification(EngineBase):
         layers = run.train.feature_layers if run.train is not None else None
         return FeatureTap(network, layers or preset_layers(network), where="train.feature_layers")
 
-    #: What the labels mean, where ``train.labels`` says that the classifier answers for each primitive.
+    #: The label table of multi-label classification, where ``train.labels`` is set.
     primitives: Optional[PrimitiveLabels] = None
 
     def setup(self) -> None:
-        """Tap ``net_g``, and read what the labels mean."""
+        """Tap ``net_g``, and build the label table."""
         super().setup()
         self.tap = self.make_tap(self.net_g, self.run)
         primitives = primitives_of(self.run)
@@ -122,18 +122,18 @@ class DegradationClassification(EngineBase):
 
     @property
     def num_labels(self) -> int:
-        """Number of degradations, mixtures included, that are told apart."""
+        """Number of degradation labels, mixtures included."""
         return len(self.primitives) if self.primitives else self.opt["network_dc"]["num_classes"]
 
     def class_names(self) -> list[str]:
-        """Return the degradations' names where an option says them, else their numbers."""
+        """Return the names of the labels where an option gives them, else their numbers."""
         if self.primitives:
             return [self.primitives.name(label) for label in range(self.num_labels)]
         return self.run.label_names(self.num_labels)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Remember the true and the predicted degradation of the image in ``self``."""
+        """Record the true and the predicted degradation of the image in ``self``."""
         if "degradation" not in self.batch:
             return {}
         network = self.evaluation_network("g")
@@ -194,7 +194,7 @@ class DegradationClassification(EngineBase):
 
 
 def primitives_of(run: RunOptions) -> Optional[PrimitiveLabels]:
-    """Return what the labels mean where ``train.labels`` says that the classifier answers for each primitive."""
+    """Return the label table of multi-label classification, or None without ``train.labels``."""
     labels = getattr(run.train, "labels", None)
     return PrimitiveLabels(labels) if labels else None
 

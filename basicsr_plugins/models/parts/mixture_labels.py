@@ -1,4 +1,4 @@
-"""What a data set's integer labels mean to an estimator: one degradation, or several in equal shares."""
+"""Soft labels: a data set's integer labels as one degradation, or as several in equal shares."""
 
 from __future__ import annotations
 

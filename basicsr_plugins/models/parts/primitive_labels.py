@@ -1,4 +1,4 @@
-"""Mixtures as sets of primitive degradations: yes or no for each, instead of one class a combination."""
+"""Multi-label targets: mixtures as sets of primitive degradations instead of one class per combination."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PrimitiveLabels"]
 
 
 class PrimitiveLabels(MixtureLabels):
-    """Turns labels into one yes or no per primitive, and a classifier's answers back into the likeliest label.
+    """Turns labels into multi-hot targets over primitives, and logits back into the most probable label.
 
     Args:
         labels: What label 0, 1, ... means: a primitive, a list of primitives, or an empty list for a clean image.
@@ -60,6 +60,6 @@ class PrimitiveLabels(MixtureLabels):
         return self.present[labels]
 
     def likeliest(self, logits: Tensor) -> Tensor:
-        """Return the label (n) that answers (n, primitives) make most probable, the primitives being independent."""
+        """Return the most probable label (n) of logits (n, primitives), the primitives taken as independent."""
         signs = self.present * 2 - 1
         return F.logsigmoid(logits[:, None] * signs).sum(dim=-1).argmax(dim=1)
