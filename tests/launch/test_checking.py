@@ -13,7 +13,7 @@ import torch
 import basicsr_plugins
 from basicsr_plugins.core import registration
 from basicsr_plugins.core.errors import OptionError
-from basicsr_plugins.launch.checking import check_run, uses_ours
+from basicsr_plugins.launch.checking import check_options, check_run, uses_ours
 
 
 @pytest.fixture
@@ -135,3 +135,19 @@ def test_the_stock_parser_takes_one_gpu_for_a_recipe_of_ours(tmp_path, options, 
     opt, _ = stock_options.parse_options(str(tmp_path))
     assert opt["num_gpu"] == 1
     assert "8 GPUs and no launcher" in capsys.readouterr().err
+
+
+def test_a_metric_that_does_not_say_which_way_it_is_better_is_asked_for_it(options, monkeypatch):
+    def calculate_strange(img, img2):
+        return 0.0
+
+    registration.provides("metric")(calculate_strange)
+    try:
+        options["val"] = {"metrics": {"s": {"type": "calculate_strange"}}}
+        with pytest.raises(OptionError, match=r"val\.metrics\.s\.better: this option is required"):
+            check_options(options)
+        options["val"]["metrics"]["s"]["better"] = "lower"
+        check_options(options)
+    finally:
+        registration._provided["metric"].pop("calculate_strange")
+        registration._registries["metric"]._obj_map.pop("calculate_strange")
