@@ -17,10 +17,11 @@ from torch import nn
 
 from basicsr_plugins.core import plugins, registration
 from basicsr_plugins.core.checked import CheckedSection
-from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError, PluginError, one_of
 from basicsr_plugins.core.options import check_call, parse
 from basicsr_plugins.core.random_state import preserved_random_state
 from basicsr_plugins.data.plan import plan_of
+from basicsr_plugins.metrics.direction import lower_is_better
 from basicsr_plugins.negatives.ingredient import check_spn
 from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.optimisation import check_optimizer, check_scheduler
@@ -77,7 +78,7 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
         _check_training_parts(run, recipe)
     if run.val.tile is not None:
         Restorer(nn.Identity(), tile=run.val.tile, tile_overlap=run.val.tile_overlap)
-    _check_metrics(run.val.metrics or {})
+    _check_metrics(run.val.metrics or {}, needs_direction=run.is_train)
     with preserved_random_state():
         networks: dict[str, nn.Module] = {}
         for name in recipe.used(run):
@@ -206,7 +207,7 @@ def _check_loss(options: Any, where: str) -> None:
     check_call(loss, {key: value for key, value in options.items() if key != "type"}, where)
 
 
-def _check_metrics(metrics: Mapping[str, Any]) -> None:
+def _check_metrics(metrics: Mapping[str, Any], needs_direction: bool) -> None:
     for name, options in metrics.items():
         where = f"val.metrics.{name}"
         if not isinstance(options, Mapping) or "type" not in options:
@@ -221,6 +222,22 @@ def _check_metrics(metrics: Mapping[str, Any]) -> None:
             close = difflib.get_close_matches(key, _arguments(metric), n=1, cutoff=0.75)
             if close and key not in _arguments(metric):
                 raise OptionError(f"{where}.{key}: {one_of(key, _arguments(metric), 'option')}")
+        if needs_direction and _direction(options, metric, where) is None:
+            raise OptionError(
+                f"{where}.better: this option is required: {options['type']} does not say which way it is better. "
+                "Give higher or lower; the best value and save_best follow it."
+            )
+
+
+def _direction(options: Mapping[str, Any], metric: Any, where: str) -> Optional[bool]:
+    try:
+        return lower_is_better(options, metric)
+    except DependencyError as error:
+        raise DependencyError(f"{where}: {error}") from error
+    except PluginError as error:
+        raise OptionError(f"{where}: {str(error).partition('val.metrics: ')[2] or error}") from error
+    except Exception as error:  # pyiqa's own words: an option that it does not take, weights that it cannot fetch
+        raise OptionError(f"{where}: {options['type']} cannot be built: {error}") from error
 
 
 def _arguments(function: Any) -> list[str]:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from basicsr_plugins import stock
 from basicsr_plugins.training import distributed
 from basicsr_plugins.training.compilation import eagerly
 from basicsr_plugins.training.engine_base import EngineBase
-from basicsr_plugins.training.validation import average_metrics, format_table, metric_is_lower_better, validate
+from basicsr_plugins.training.validation import (
+    average_metrics,
+    format_table,
+    infinite_images,
+    metric_is_lower_better,
+    metric_notes,
+    validate,
+)
 
 __all__ = ["Reporting"]
 
 
 class Reporting(EngineBase):
     """Validation in stock's interface; every rank takes its share."""
+
+    #: How many images of the last validation have an infinite value, by metric: perfect ones, of PSNR.
+    infinite: Mapping[str, int] = MappingProxyType({})
 
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Validate over all ranks."""
@@ -42,6 +54,7 @@ class Reporting(EngineBase):
             network.train(self.is_train)
         extra, text = self.aggregate(records, dataset_name)
         self.metric_results = {**average_metrics(records), **extra}
+        self.infinite = infinite_images(records)
         if self.is_train and self.spn and dataset_name == self._first_validated():
             self.spn.after_validation(self.metric_results)
         self.batch, self.output = {}, None
@@ -49,6 +62,9 @@ class Reporting(EngineBase):
         self.validated[dataset_name] = stamp
         improved = self._remember_best(dataset_name, current_iter)
         if distributed.rank() == 0:
+            text = "\n".join(
+                [*(f"\t   {note}" for note in metric_notes(records, self.val_settings.metrics or {})), text]
+            )
             self._report(dataset_name, current_iter, tb_logger, text, len(records))
             if tb_logger:
                 for name, picture in self.report_pictures().items():
@@ -80,8 +96,14 @@ class Reporting(EngineBase):
             old = best.get(name)
             if math.isnan(value) and old is not None:
                 continue
-            if old is None or math.isnan(old["val"]) or (value <= old["val"] if lower else value >= old["val"]):
+            # more perfect images are better than any mean of the others
+            sign = -1 if lower else 1
+            infinite = self.infinite.get(name, 0)
+            before = None if old is None else (sign * old.get("infinite", 0), sign * old["val"])
+            if before is None or math.isnan(before[1]) or (sign * infinite, sign * value) >= before:
                 best[name] = {"better": "lower" if lower else "higher", "val": value, "iter": current_iter}
+                if infinite:
+                    best[name]["infinite"] = infinite
                 improved.append(name)
         return improved
 
@@ -93,8 +115,8 @@ class Reporting(EngineBase):
             lines.append(f"\t # {name}: {value:.4f}{text_of_best}")
             if tb_logger:
                 tb_logger.add_scalar(f"metrics/{dataset_name}/{name}", value, current_iter)
-        if text:
-            lines.append(text)
+        if text.strip():
+            lines.append(text.rstrip("\n"))
         stock.logger().info("\n".join(lines))
         expected = [options["name"] for phase, options in self.opt["datasets"].items() if phase != "train"]
         if len(expected) > 1 and dataset_name == self._last_validated(expected):

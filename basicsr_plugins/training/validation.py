@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 import os
+from collections.abc import Iterable
 from os import path as osp
 from typing import Any, Optional
 
@@ -14,14 +15,17 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from basicsr_plugins import stock
+from basicsr_plugins.metrics.direction import lower_is_better
 from basicsr_plugins.training import distributed
 
 __all__ = [
     "average_metrics",
     "format_table",
     "images_of",
+    "infinite_images",
     "measure_image",
     "metric_is_lower_better",
+    "metric_notes",
     "validate",
 ]
 
@@ -68,25 +72,51 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
 
 
 def average_metrics(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the mean of every metric over the images that have it, summed in the data set's order."""
+    """Return the mean of every metric over the images that have it, summed in the data set's order.
+
+    The PSNR of a perfect image is infinite, and so would be the mean, which tells nothing any more: such images are
+    left out as long as there are others. ``infinite_images`` counts them.
+    """
     names = dict.fromkeys(name for record in records for name in record["metrics"])
     means = {}
     for name in names:
         values = [record["metrics"][name] for record in records if name in record["metrics"]]
+        values = [value for value in values if math.isfinite(value)] or values
         means[name] = sum(values) / len(values)
     return means
 
 
+def infinite_images(records: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many images have an infinite value, of each metric of which some have."""
+    found: dict[str, int] = {}
+    for record in records:
+        for name, value in record["metrics"].items():
+            if value == math.inf:
+                found[name] = found.get(name, 0) + 1
+    return found
+
+
+def metric_notes(records: list[dict[str, Any]], metrics: Iterable[str]) -> list[str]:
+    """Return one sentence for each metric that has no finite value of every image."""
+    notes = []
+    infinite = infinite_images(records)
+    for name in metrics:
+        missing = [record["name"] for record in records if name not in record["metrics"]]
+        if missing:
+            notes.append(
+                f"{name}: no value for {len(missing)} of {len(records)} images, which the mean leaves out (first: "
+                f"{missing[0]}): no clean image, too small for this metric, or nothing to measure in it."
+            )
+        if name in infinite:
+            notes.append(f"{name}: infinite for {infinite[name]} of {len(records)} images, which the mean leaves out.")
+    return notes
+
+
 def metric_is_lower_better(options: dict[str, Any]) -> bool:
-    """Whether a lower value of this metric is better: as ``better`` says, or as the metric itself states."""
-    if "better" in options:
-        return options["better"] == "lower"
+    """Whether a lower value of this metric is better; where nobody says it, a higher one is, as in stock."""
     from basicsr.utils.registry import METRIC_REGISTRY
 
-    known = dict(iter(METRIC_REGISTRY))
-    if options.get("type") == "calculate_niqe":  # BasicSR's own metrics do not say it
-        return True
-    return getattr(known.get(options.get("type")), "higher_is_better", True) is False
+    return bool(lower_is_better(options, dict(iter(METRIC_REGISTRY)).get(options.get("type"))))
 
 
 def format_table(results: dict[str, dict[str, float]]) -> str:
