@@ -19,6 +19,7 @@ from basicsr_plugins.core.memory_format import channels_last
 from basicsr_plugins.core.random_state import OwnStream
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.negatives.ingredient import SPN
+from basicsr_plugins.stock.sampler import current_sampler
 from basicsr_plugins.training import distributed
 from basicsr_plugins.training.checkpointing import Checkpointing
 from basicsr_plugins.training.finite import FiniteGuard
@@ -27,6 +28,7 @@ from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build
 from basicsr_plugins.training.precision import Precision, allow_tf32
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.reporting import Reporting
+from basicsr_plugins.training.signals import StopSignals
 from basicsr_plugins.training.stepping import Stepping
 
 __all__ = ["RestorationModel"]
@@ -73,6 +75,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.scale = opt.get("scale", 1)
         self.results, self.metric_results, self.best_metric_results = {}, {}, {}
         self.validated = {}
+        self.stop = StopSignals(self)
         self.networks, self.averages = {}, {}
         self.batch, self.files, self.output, self.logged = {}, [], None, {}
         self.spn = None
@@ -178,6 +181,8 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.precision = Precision(settings.precision, self.device)
         self.guard = FiniteGuard(settings.skip_nonfinite)
         self.window_is_finite = True
+        if current_sampler() is not None:  # BasicSR's loop, which can go on; a loop of one's own has its own ways
+            self.stop.install()
         self.random_stream = OwnStream()
         self.progressive = ProgressivePatches(settings.progressive) if settings.progressive else None
         self.ema_decay = settings.ema_decay

@@ -18,6 +18,7 @@ from basicsr_plugins.training.precision import Precision
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings, ValSettings
+from basicsr_plugins.training.signals import StopSignals
 
 __all__ = ["EngineBase"]
 
@@ -77,6 +78,7 @@ class EngineBase(SRModel):
     spn: Optional[SPN]
     #: The iteration that was trained last in this process.
     last_iter: int
+    stop: StopSignals
     #: How many batches of the running epoch have been trained on, and the epoch that this counts.
     batches_into_epoch: int
     counted_epoch: Optional[int]
@@ -132,6 +134,11 @@ class EngineBase(SRModel):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``extra_state`` returned."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a training has begun in this process and has iterations left."""
+        return self.is_train and 0 < self.last_iter < int(self.settings.total_iter)
 
     def evaluation_network(self, name: str = "g") -> Any:
         """Return the averaged copy of a network, where there is one, in eval mode."""

@@ -29,6 +29,11 @@ class Reporting(EngineBase):
     #: How many images of the last validation have an infinite value, by metric: perfect ones, of PSNR.
     infinite: Mapping[str, int] = MappingProxyType({})
 
+    def validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
+        """Validate one data set; a signal that comes meanwhile waits for the end."""
+        with self.stop:
+            super().validation(dataloader, current_iter, tb_logger, save_img)
+
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Validate over all ranks."""
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
