@@ -14,7 +14,7 @@ from basicsr_plugins.training import distributed
 __all__ = ["SIGNALS", "StopSignals"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
-#: Ctrl-C, a scheduler's or the system's end, Slurm's warning before it, a closed terminal; where the system has them.
+#: Ctrl-C, a scheduler's or the system's end, Slurm's warning, a closed terminal; where the system has them.
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
@@ -96,6 +96,10 @@ class StopSignals:
         # not the logger, in which this may be; the write itself cannot be interrupted
         os.write(2, f"\n{signal.Signals(number).name}: saving a checkpoint; once more ends at once.\n".encode())
         if hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises in the middle of things where a worker dies
+            signal.signal(signal.SIGCHLD, _nothing)  # torch raises in the middle of things where a worker dies
         if children and not self._busy:
             self._act()  # the loader's processes may be gone, and the next batch never come
+
+
+def _nothing(number: int, frame: Any) -> None:
+    """Take a signal that does not matter any more."""

@@ -116,9 +116,14 @@ def listening(model):
 def test_a_second_signal_ends_at_once(monkeypatch):
     model = Trains()
     monkeypatch.setattr(os, "_exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
-    with pytest.raises(SystemExit) as ended, listening(model):
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
+
+    def twice():
+        with listening(model):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit) as ended:
+        twice()
     assert ended.value.code == 128 + signal.SIGINT
     assert model.stopped == []
 
@@ -132,8 +137,7 @@ def test_where_no_training_runs_a_signal_does_what_it_always_does():
             del model
             gc.collect()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGINT) or time.sleep(1)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
