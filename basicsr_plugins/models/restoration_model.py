@@ -25,6 +25,7 @@ from basicsr_plugins.training.checkpointing import Checkpointing
 from basicsr_plugins.training.finite import FiniteGuard
 from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build_scheduler
+from basicsr_plugins.training.pictures import Pictures
 from basicsr_plugins.training.precision import Precision, allow_tf32
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.reporting import Reporting
@@ -73,6 +74,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.run = self.read_options(opt)
         self.settings, self.val_settings = self.run.train, self.run.val
         self.scale = opt.get("scale", 1)
+        self.pictures = Pictures(opt)
         self.results, self.metric_results, self.best_metric_results = {}, {}, {}
         self.validated = {}
         self.stop = StopSignals(self)

@@ -14,6 +14,7 @@ from basicsr_plugins.core.random_state import OwnStream
 from basicsr_plugins.negatives.ingredient import SPN
 from basicsr_plugins.training.finite import FiniteGuard
 from basicsr_plugins.training.optimisation import WarmUp
+from basicsr_plugins.training.pictures import Pictures
 from basicsr_plugins.training.precision import Precision
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.run_options import RunOptions
@@ -84,6 +85,7 @@ class EngineBase(SRModel):
     counted_epoch: Optional[int]
 
     # -- validation
+    pictures: Pictures
     results: dict[str, dict[str, float]]
     metric_results: dict[str, float]
     best_metric_results: dict[str, dict[str, dict[str, Any]]]

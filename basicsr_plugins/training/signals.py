@@ -21,9 +21,9 @@ SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name
 class StopSignals:
     """Remembers the first signal until the model is between two iterations; a second one ends the process at once.
 
-    ``with stop:`` marks what must not be cut off: an iteration, a validation, a save. Where a signal came, leaving the block
-    calls the model's ``stop_training``. Loader processes are forked later and ignore signals to the whole process
-    group: the training outlives a Ctrl-C, and so must they.
+    ``with stop:`` marks what must not be cut off: an iteration, a validation, a save. Where a signal came, leaving the
+    block calls the model's ``stop_training``. Loader processes are forked later and ignore what is sent to the whole
+    process group: the training outlives a Ctrl-C, and so must they.
 
     A signal finds its usual handler where no training runs: before the first iteration, after the last one, and once
     the model is gone. Handlers that a program has set itself stay, and so does an ignored signal (``nohup``).

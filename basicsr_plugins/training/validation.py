@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
-import os
 from collections.abc import Iterable
 from os import path as osp
 from typing import Any, Optional
@@ -46,7 +44,8 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
     dataset: Any = dataloader.dataset
     indices = list(range(rank, len(dataset), world))
     loader = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=0) if world > 1 else dataloader
-    saver = _Saver(model.opt, dataset.opt["name"], current_iter) if save_img else None
+    pictures = model.pictures
+    pictures.begin(dataset.opt["name"], current_iter)
     records = []
     steps: Any = zip(indices, loader)
     if model.val_settings.pbar and rank == 0:
@@ -54,20 +53,22 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
     for index, data in steps:
         model.feed_data(data)
         model.test()
-        record = {"index": index, "name": _name(data), "metrics": {}, **model.evaluate()}
+        name = _name(data)
+        pictures.start_image(name, index)
+        record = {"index": index, "name": name, "metrics": {}, **model.evaluate()}
         images = images_of(model.output, model.lq, model.batch.get("gt"))
         if "rain_mask" in data:
             images["rain_mask"] = data["rain_mask"][0, 0].cpu().numpy()
-        if saver:
-            record["saved"] = saver.save(images["img"], record["name"], index)
+        if save_img:
+            pictures.save(images["img"])
+        record["pictures"] = pictures.written
         for name, options in (model.val_settings.metrics or {}).items():
             value = measure_image(images, options)
             if value is not None:
                 record["metrics"][name] = value
         records.append(record)
     records = sorted(distributed.gather_objects(records), key=lambda record: record["index"])
-    if saver:
-        saver.settle(records, rank, world)
+    pictures.settle(records, rank, world)
     return records
 
 
@@ -135,49 +136,6 @@ def format_table(results: dict[str, dict[str, float]]) -> str:
         values = [row[name] for row in results.values() if name in row]
         means[name] = sum(values) / len(values)
     return "\n".join([*lines, line("average", means)])
-
-
-class _Saver:
-    """Stock's places and names for restored images; a name that was used already gets the image's number.
-
-    With several ranks only the gathered records tell which names clash, so every file waits under its number for that.
-    """
-
-    def __init__(self, opt: dict[str, Any], dataset_name: str, current_iter: Any) -> None:
-        self.opt, self.dataset_name, self.current_iter = opt, dataset_name, current_iter
-        self.used: set[str] = set()
-
-    def save(self, image: Any, name: str, index: int) -> str:
-        """Write an image and return its path."""
-        from basicsr.utils import imwrite
-
-        sharded = distributed.is_distributed()
-        path = self._path(f"{name}_{index}" if sharded or name in self.used else name)
-        self.used.add(name)
-        imwrite(image, path)
-        return path
-
-    def settle(self, records: list[dict[str, Any]], rank: int, world: int) -> None:
-        """Give the files of several ranks the names that one rank would have given them."""
-        if world == 1:
-            return
-        used: set[str] = set()
-        for record in records:
-            name = record["name"]
-            if name not in used and record["index"] % world == rank:
-                path = self._path(name)
-                os.makedirs(osp.dirname(path), exist_ok=True)
-                os.replace(record["saved"], path)
-                with contextlib.suppress(OSError):  # the numbered folder of a training run, empty now
-                    os.rmdir(osp.dirname(record["saved"]))
-            used.add(name)
-
-    def _path(self, name: str) -> str:
-        root = self.opt["path"]["visualization"]
-        if self.opt["is_train"]:
-            return osp.join(root, name, f"{name}_{self.current_iter}.png")
-        ending = self.opt["val"].get("suffix") or self.opt["name"]
-        return osp.join(root, self.dataset_name, f"{name}_{ending}.png")
 
 
 def _name(data: dict[str, Any]) -> str:

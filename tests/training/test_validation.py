@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import types
+import unicodedata
 
+import numpy as np
 import pytest
 import tiny_runs
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from basicsr_plugins.core import registration
 from basicsr_plugins.metrics.direction import lower_is_better
 from basicsr_plugins.training import validation
+from basicsr_plugins.training.pictures import Pictures
 
 
 class Images(Dataset):
@@ -44,6 +47,34 @@ def test_one_record_per_image_in_order(tmp_path):
     assert [sorted(record["metrics"]) for record in records] == [["psnr"], [], ["psnr"], ["psnr"], ["psnr"]]
     saved = sorted(path.name for path in tmp_path.rglob("*.png"))
     assert saved == ["a_2_7.png", "a_4_7.png", "a_7.png", "b_7.png", "c_7.png"]
+
+
+CLASHING = ("a", "a", "a_1", "A", "é", "e\u0301")
+
+
+def test_no_picture_overwrites_another_one_in_any_data_set(tmp_path):
+    """Names that clash, that look like the way out of a clash, that differ in case or in how an accent is written."""
+    trained = model(tmp_path)
+    for name in ("one", "two", "one"):  # final weights may be validated again: the same names
+        images = Images(CLASHING)
+        images.opt["name"] = name
+        validation.validate(trained, DataLoader(images, batch_size=1), 7, save_img=True)
+    saved = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")]
+    assert len(saved) == len({unicodedata.normalize("NFC", name).casefold() for name in saved}) == 12
+    assert {"a_7.png", "a_1_7.png", "a_1_2_7.png", "A_3_7.png"} < {path.name for path in tmp_path.rglob("*.png")}
+
+
+def test_tests_keep_the_names_of_the_images_in_every_data_set(tmp_path):
+    pictures = Pictures({"path": {"visualization": str(tmp_path)}, "is_train": False, "val": {}, "name": "run"})
+    for dataset in ("one", "two"):
+        pictures.begin(dataset, "run")
+        for index in range(2):
+            pictures.start_image("a", index)
+            pictures.save(np.zeros((4, 4, 3), np.uint8))
+    saved = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    assert saved[0] == "one/a_1_run.png"
+    assert saved[1] == "one/a_run.png"
+    assert saved[3] == "two/a_run.png"
 
 
 def test_means_are_over_the_images_that_have_the_metric():
