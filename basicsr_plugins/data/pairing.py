@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.data.files import first_few, image_files
+from basicsr_plugins.data.lists import find_listed, list_lines, list_text, split_pair
 
 __all__ = [
     "PAIR_RULES",
@@ -55,11 +57,13 @@ class Pairing:
         pairs: (lq, gt) paths.
         missing: Degraded files without a clean one, each with the name that was looked for.
         unused: Clean files that nothing refers to.
+        ambiguous: Degraded files with two clean ones of that name, which only their endings tell apart.
     """
 
     pairs: list[tuple[Path, Path]]
     missing: list[str] = field(default_factory=list)
     unused: list[Path] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
 
 
 def check_rule(rule: str, where: str) -> tuple[str, str]:
@@ -101,7 +105,13 @@ def pair_by_name(lq_root: Path, gt_root: Path, rule: str, where: str, recursive:
     gt_files = lq_files if lq_root == gt_root else image_files(gt_root, f"{where}.dataroot_gt", recursive)
     if name == "order":
         return _in_order(lq_files, gt_files, lq_root, gt_root, where)
-    return pair_up(lq_files, gt_files, lq_root, gt_root, name, argument)
+    result = pair_up(lq_files, gt_files, lq_root, gt_root, name, argument)
+    if result.ambiguous:
+        raise DataError(
+            f"{where}.pair: {len(result.ambiguous)} degraded image(s) have two clean ones by the rule {rule!r}: "
+            f"{first_few(result.ambiguous)}. Take one of the two away."
+        )
+    return result
 
 
 def _in_order(lq_files: Sequence[Path], gt_files: Sequence[Path], lq_root: Path, gt_root: Path, where: str) -> Pairing:
@@ -140,9 +150,10 @@ def _numbers_as_numbers(path: Path) -> list[tuple[str, int]]:
 def fitting_rule(lq_root: Path, gt_root: Path, where: str, recursive: bool = False) -> str | None:
     """Return the first rule of the public data sets by which every degraded image has its clean one, for a message."""
     for rule in PUBLISHED_RULES:
-        pairing = pair_by_name(lq_root, gt_root, rule, where, recursive)
-        if pairing.pairs and not pairing.missing:
-            return rule
+        with contextlib.suppress(DataError):  # two clean images by this rule
+            pairing = pair_by_name(lq_root, gt_root, rule, where, recursive)
+            if pairing.pairs and not pairing.missing:
+                return rule
     return None
 
 
@@ -152,12 +163,16 @@ def pair_up(
     """Pair two lists of files by a rule; the pure part of ``pair_by_name``."""
     by_name = {path.relative_to(gt_root).as_posix(): path for path in gt_files}
     by_stem: dict[str, Path] = {}
+    twins: dict[str, Path] = {}
     for path in gt_files:
-        by_stem.setdefault(path.relative_to(gt_root).with_suffix("").as_posix(), path)
+        stem = path.relative_to(gt_root).with_suffix("").as_posix()
+        if by_stem.setdefault(stem, path) != path:
+            twins[stem] = path
     if lq_root == gt_root:
         lq_files = [path for path in lq_files if not _is_target(path.relative_to(lq_root), name, argument)]
     result = Pairing([])
     used: set[Path] = set()
+    sources = set(lq_files) if lq_root == gt_root else set()
     for path in lq_files:
         wanted = _target(path.relative_to(lq_root), name, argument)
         target = by_name.get(wanted) if name == "same" else by_stem.get(wanted)
@@ -166,6 +181,9 @@ def pair_up(
         if target is None or target == path:
             result.missing.append(f"{path} (looked for {wanted} in {gt_root})")
         else:
+            twin = None if name == "same" else twins.get(target.relative_to(gt_root).with_suffix("").as_posix())
+            if twin is not None and twin != path and twin not in sources:
+                result.ambiguous.append(f"{path} ({target} or {twin})")
             result.pairs.append((path, target))
             used.add(target)
     degraded = set(lq_files)
@@ -222,41 +240,38 @@ def pair_from_list(kind: str, file: Path, lq_root: Path, gt_root: Path, order: s
     Raises:
         DataError: The list is missing or not of that kind.
     """
-    if not file.is_file():
-        raise DataError(f"{where}.pair_list: there is no file {file}.")
-    text = file.read_text(encoding="utf-8")
-    names = _json_names(text, file, where) if kind == "json" else _text_names(text, file, order, where)
+    roots = (gt_root, lq_root) if order == "gt_lq" else (lq_root, gt_root)
+    names = _json_names(file, where) if kind == "json" else _text_names(file, roots, order, where)
     if not names:
         raise DataError(f"{where}.pair_list: {file} lists no pair.")
     result = Pairing([])
     for lq_name, gt_name in names:
-        lq, gt = lq_root / lq_name.lstrip("/"), gt_root / gt_name.lstrip("/")
-        absent = [str(path) for path in (lq, gt) if not path.is_file()]
-        if absent:
-            result.missing.append(first_few(absent))
-        else:
+        lq, gt = find_listed(lq_root, lq_name), find_listed(gt_root, gt_name)
+        if lq is not None and gt is not None:
             result.pairs.append((lq, gt))
+            continue
+        wanted = ((lq, lq_root, lq_name), (gt, gt_root, gt_name))
+        result.missing.append(first_few(root / name.lstrip("/") for path, root, name in wanted if path is None))
     return result
 
 
-def _text_names(text: str, file: Path, order: str, where: str) -> list[tuple[str, str]]:
+def _text_names(file: Path, roots: tuple[Path, Path], order: str, where: str) -> list[tuple[str, str]]:
     names = []
-    for number, line in enumerate(text.splitlines(), 1):
-        columns = line.split()
-        if not columns:
-            continue
-        if len(columns) < 2:
+    for number, line in list_lines(file, f"{where}.pair_list"):
+        pair = split_pair(line, *roots)
+        if pair is None:
             raise DataError(f"{where}.pair_list: line {number} of {file} has one column, two were expected: {line!r}.")
-        first, second = columns[:2]
-        names.append((second, first) if order == "gt_lq" else (first, second))
+        names.append((pair[1], pair[0]) if order == "gt_lq" else pair)
     return names
 
 
-def _json_names(text: str, file: Path, where: str) -> list[tuple[str, str]]:
+def _json_names(file: Path, where: str) -> list[tuple[str, str]]:
     try:
-        entries: Any = json.loads(text)
-        return [(entry["image_path"], entry["target_path"]) for entry in entries]
-    except (KeyError, TypeError, ValueError) as error:
+        entries: Any = json.loads(list_text(file, f"{where}.pair_list"))
+        return [(str(entry["image_path"]), str(entry["target_path"])) for entry in entries]
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"{where}.pair_list: {file} is not a JSON list of {{image_path, target_path}} "
             f"({type(error).__name__}: {error})."
