@@ -33,13 +33,15 @@ class UniqueNames:
         for name in wanted:
             if self._is_free(name):
                 return self._note(name)
-        folder, slash, file = wanted[-1].rpartition("/")
-        stem, dot, ending = file.rpartition(".")
-        stem, ending = (stem, dot + ending) if stem else (file, "")
-        number = 2
-        while not self._is_free(f"{folder}{slash}{stem}_{number}{ending}"):
+        name, number = wanted[-1], 2
+        while not self._is_free(_numbered(name, self._part_in_the_way(name), number)):
             number += 1
-        return self._note(f"{folder}{slash}{stem}_{number}{ending}")
+        return self._note(_numbered(name, self._part_in_the_way(name), number))
+
+    def _part_in_the_way(self, name: str) -> int:
+        """Return which part of a path is a file already; else the last one."""
+        folders = _folders(_key(name))
+        return next((place for place, folder in enumerate(folders) if folder in self._files), len(folders))
 
     def _is_free(self, name: str) -> bool:
         key = _key(name)
@@ -50,6 +52,13 @@ class UniqueNames:
         self._files.add(key)
         self._folders.update(_folders(key))
         return name
+
+
+def _numbered(name: str, place: int, number: int) -> str:
+    parts = name.split("/")
+    stem, dot, ending = parts[place].rpartition(".")
+    parts[place] = f"{stem}_{number}{dot}{ending}" if stem else f"{parts[place]}_{number}"
+    return "/".join(parts)
 
 
 def _key(name: str) -> str:
