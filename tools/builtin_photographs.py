@@ -119,11 +119,10 @@ def read_photographs(debian: Optional[Path], changed: list[str]) -> Iterator[tup
         of_wheels = {file.stem: file for part in ("train", "test") for file in wheels[part]}
         root = unpack(debian, Path(temporary) / "debian") if debian is not None else None
         listed = read_list()
-        files = {
-            each: of_wheels[each.name] if each.package in WHEELS else root / each.path if root else Path(each.path)
-            for each in listed
-        }
-        missing = [each for each in listed if not files[each].is_file() or (root is None and each.package not in WHEELS)]
+        # without a folder of packages, one that cannot hold any of them
+        below = root if root is not None else Path(temporary) / "none"
+        files = {each: of_wheels[each.name] if each.package in WHEELS else below / each.path for each in listed}
+        missing = [each for each in listed if not files[each].is_file()]
         if missing:
             packages = sorted({each.package for each in missing})
             raise DataError(
@@ -157,9 +156,7 @@ def write_photographs(folder: Path, debian: Optional[Path], any_version: bool = 
         DataError: A source is missing or differs, or another file of that name is in the folder.
     """
     changed: list[str] = []
-    prepared = [
-        (each, shrunk(image, each.path.endswith(".png"))) for each, image in read_photographs(debian, changed)
-    ]
+    prepared = [(each, shrunk(image, each.path.endswith(".png"))) for each, image in read_photographs(debian, changed)]
     if changed and not any_version:
         raise DataError(
             f"other content than in the list: {', '.join(changed)}. The package is of another version, or a decoder "
