@@ -3,9 +3,10 @@
 #   bash tools/train_builtin.sh [FOLDER] [STAGES]
 # FOLDER  where datasets/builtin lies (tools/builtin_photographs.py writes it) and experiments/ is written; default: the
 #         current folder
-# STAGES  words out of: base adapters adapter:NAME estimator test; default: all four stages. Give them in quotes or after
-#         one another.
+# STAGES  words out of: base adapters adapter:NAME estimator test pack; default: all but adapter:NAME
 # Every stage goes on from its newest checkpoint; a stage that is finished is skipped. All seeds are in the option files.
+# The first stage after the base rounds it to float16 (experiments/builtin_base/models/base.safetensors): that is the base
+# from then on. To train it further, remove that file and the adapters.
 # Environment:
 #   DEVICE=cpu|gpu      settings of size: cpu as in the option files (default), gpu as below
 #   JOBS=2              adapters side by side (default: 1 on a CPU, 7 on a GPU)
@@ -32,9 +33,9 @@ fail() {
 FOLDER="${1:-.}"
 shift || true
 ADAPTERS="rain noise haze low_light blur jpeg snow"
-STAGES="${*:-base adapters estimator test}"
+STAGES="${*:-base adapters estimator test pack}"
 for stage in $STAGES; do
-    known=" base adapters estimator test $(printf 'adapter:%s ' $ADAPTERS)"
+    known=" base adapters estimator test pack $(printf 'adapter:%s ' $ADAPTERS)"
     [ "${known#* "$stage" }" != "$known" ] || fail "unknown stage '$stage'; allowed:$known"
 done
 [ -d "$FOLDER" ] || fail "there is no folder $FOLDER"
@@ -129,9 +130,20 @@ PY
 }
 
 base() {
+    if [ -f "$BASE" ]; then say "the base is rounded already: $BASE" && return; fi
     if finished builtin_base net_g .pth; then say "builtin_base is finished" && return; fi
     # shellcheck disable=SC2086
     train builtin_base "${LIMIT_BASE:-0}" "${ITER_BASE:-}" abair_pretrain.yml $base_set
+}
+
+# the base that every later stage works with: the rounded one, made of the newest weights where there is none yet
+round_base() {
+    local weights
+    [ -f "$BASE" ] && return
+    weights="$(newest builtin_base net_g .pth)"
+    [ -n "$weights" ] || fail "there is no base yet: run the stage 'base' first"
+    say "rounding $weights to float16"
+    "$PYTHON" "$ROOT/tools/pack_builtin.py" base "$weights" "$BASE"
 }
 
 adapter() {
@@ -186,16 +198,15 @@ test_model() {
     sed -n '/All data sets:/,$p' "$LOGS/test.log"
 }
 
+BASE=experiments/builtin_base/models/base.safetensors
 for stage in $STAGES; do
-    if [ "$stage" != base ]; then
-        BASE="$(newest builtin_base net_g .pth)" # of every later stage; training the base further makes those useless
-        [ -n "$BASE" ] || fail "there is no base yet: run the stage 'base' first"
-    fi
+    [ "$stage" = base ] || round_base
     case "$stage" in
     base) base ;;
     adapters) adapters ;;
     adapter:*) adapter "${stage#adapter:}" ;;
     estimator) estimator ;;
     test) test_model ;;
+    pack) "$PYTHON" "$ROOT/tools/pack_builtin.py" all experiments builtin_model ;;
     esac
 done
