@@ -1,4 +1,4 @@
-"""tools/builtin_photographs.py: the list, what is missing or changed, how photographs are shrunk, the model card's table."""
+"""tools/builtin_photographs.py: the list, missing and changed photographs, shrinking, the table of the model card."""
 
 from __future__ import annotations
 
