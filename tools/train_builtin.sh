@@ -103,7 +103,7 @@ train() {
         ;;
     esac
     [ "$status" -eq 0 ] || say "$name: its time was up; it goes on from its last checkpoint with the same command"
-    grep -h 'iter:' "$LOGS/$name.log" | tail -n 1 | cut -c 1-160
+    { grep -h 'iter:' "$LOGS/$name.log" || true; } | tail -n 1 | cut -c 1-160
 }
 
 # fit NAME LIMIT FILE [OVERRIDES]: print the overrides that make a run fill 92 % of its limit, and keep them for a resume
