@@ -163,8 +163,6 @@ def test_copies_and_state_dicts_are_independent(name):
 
 @pytest.mark.slow
 def test_compile_without_graph_breaks(name):
-    if name == "DCPTSwinIR":
-        pytest.skip("the blocks are stock SwinIR's, which recomputes its masks in Python")
     network = build(name)
     x = torch.rand(1, 3, 64, 64) if name == "IDT" else torch.rand(1, 3, 40, 56)
     try:
