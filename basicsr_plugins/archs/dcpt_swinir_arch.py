@@ -116,6 +116,7 @@ class DCPTSwinIR(nn.Module):
                 block.attn = SwitchedAttention(block.attn, position_bias, shift_mask)
                 if not shift_mask:
                     block.attn_mask = None
+                    block.calculate_mask = _NoMask.of  # stock's draws one on the CPU for any size but img_size
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
@@ -201,6 +202,18 @@ class SwitchedAttention(nn.Module):
             bias = mask if bias is None else bias + mask
             bias = bias.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
         return bias
+
+
+class _NoMask:
+    """What stock's blocks take for a mask and move to the device, where there is none."""
+
+    @classmethod
+    def of(cls, size: Sequence[int]) -> _NoMask:
+        """Stand in for ``calculate_mask``."""
+        return cls()
+
+    def to(self, device: torch.device) -> None:
+        """Arrive as no mask."""
 
 
 def _stock_class() -> Any:

@@ -6,22 +6,19 @@ from typing import Optional
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 __all__ = ["attend", "clamped_index", "merge_windows", "split_windows"]
 
 
 def split_windows(x: torch.Tensor, size: int, heads: int) -> torch.Tensor:
     """Cut ``(n, c, h, w)`` into ``(n * windows, heads, size * size, c / heads)``; windows and tokens run row by row."""
-    n, c, h, w = x.shape
-    x = x.view(n, heads, c // heads, h // size, size, w // size, size)
-    return x.permute(0, 3, 5, 1, 4, 6, 2).reshape(-1, heads, size * size, c // heads)
+    return rearrange(x, "n (heads d) (y a) (x b) -> (n y x) heads (a b) d", heads=heads, a=size, b=size)
 
 
 def merge_windows(windows: torch.Tensor, size: int, h: int, w: int) -> torch.Tensor:
     """Undo ``split_windows``: ``(n * windows, heads, size * size, d)`` to ``(n, heads * d, h, w)``."""
-    heads, _, d = windows.shape[1:]
-    x = windows.view(-1, h // size, w // size, heads, size, size, d)
-    return x.permute(0, 3, 6, 1, 4, 2, 5).reshape(-1, heads * d, h, w)
+    return rearrange(windows, "(n y x) heads (a b) d -> n (heads d) (y a) (x b)", y=h // size, x=w // size, a=size)
 
 
 def attend(

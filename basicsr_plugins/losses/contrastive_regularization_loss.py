@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
-from basicsr_plugins.losses.spn_loss import default_layers
 
 __all__ = ["CR_LAYERS", "EPSILON", "ContrastiveRegularizationLoss", "contrast_ratio", "contrast_sums"]
 
@@ -83,8 +82,7 @@ class ContrastiveRegularizationLoss(nn.Module):
         if loss_weight < 0:
             raise OptionError(f"loss_weight: must be 0 or more, got {loss_weight!r}.")
         self.loss_weight = loss_weight
-        layers = layers if layers is not None else default_layers(features, CR_LAYERS)
-        self.distance = FeatureDistance(features, layers, weights, range_norm, use_input_norm)
+        self.distance = FeatureDistance(features, layers, weights, range_norm, use_input_norm, published=CR_LAYERS)
 
     def terms(self, output: Tensor, target: Tensor, lq: Tensor) -> dict[str, Tensor]:
         """Return the loss ``l_cr`` and, detached, the two weighted distances it balances.

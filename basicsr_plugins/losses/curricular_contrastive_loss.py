@@ -12,7 +12,6 @@ from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.contrastive_regularization_loss import CR_LAYERS, contrast_sums
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
-from basicsr_plugins.losses.spn_loss import default_layers
 
 __all__ = ["ITS_THRESHOLDS", "OTS_THRESHOLDS", "CurricularContrastiveLoss", "curriculum_weights"]
 
@@ -92,8 +91,7 @@ class CurricularContrastiveLoss(nn.Module):
         self.loss_weight = loss_weight
         self.curriculum_step = curriculum_step
         self.input_weight = input_weight
-        layers = layers if layers is not None else default_layers(features, CR_LAYERS)
-        self.distance = FeatureDistance(features, layers, weights, range_norm, use_input_norm)
+        self.distance = FeatureDistance(features, layers, weights, range_norm, use_input_norm, published=CR_LAYERS)
         self.register_buffer("best_psnr", torch.zeros((), dtype=torch.float64))
         self.register_buffer("best_ssim", torch.zeros((), dtype=torch.float64))
         self._reweight()

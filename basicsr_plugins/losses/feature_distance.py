@@ -70,9 +70,10 @@ class FeatureDistance(nn.Module):
 
     Args:
         features, layers, weights, range_norm, use_input_norm: See ``build_features``; ``layers`` maps each layer's
-            name to its weight, or is a plain list, each with weight 1.
+            name to its weight, or is a plain list, each with weight 1. None: ``published`` for a VGG, else all.
         reference_precision: ``fp32``, ``bf16`` or ``fp16`` for the pass over the references.
         reference_batch: The largest number of references per pass; None: all in one.
+        published: A VGG's layers where none are given.
 
     Raises:
         OptionError: Unknown backbone or layer, or a weight that is not a number.
@@ -88,8 +89,11 @@ class FeatureDistance(nn.Module):
         use_input_norm: bool = True,
         reference_precision: str = "fp32",
         reference_batch: Optional[int] = None,
+        published: Optional[Mapping[str, float]] = None,
     ) -> None:
         super().__init__()
+        if layers is None and isinstance(features, str) and features.startswith("vgg"):
+            layers = published
         self.layer_weights = _layer_weights(layers)
         self.features = build_features(features, list(self.layer_weights), weights, range_norm, use_input_norm)
         self.reference_type = autocast_dtype(reference_precision, "reference_precision")

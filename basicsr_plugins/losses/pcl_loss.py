@@ -14,11 +14,11 @@ from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.contrastive_regularization_loss import CR_LAYERS
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
 from basicsr_plugins.losses.pcl_samples import pcl_negatives, pcl_positives
-from basicsr_plugins.losses.spn_loss import default_layers
 
 __all__ = ["PCLLoss", "cosine_margin", "info_nce", "similarity"]
 
 L1_EPSILON = 3e-7
+LAYERS = dict.fromkeys(CR_LAYERS, 1.0)
 FORMS = ("infonce", "cosine", "l1")
 
 
@@ -106,8 +106,7 @@ class PCLLoss(nn.Module):
         self.positives = positives
         self.negatives = negatives
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
-        layers = layers if layers is not None else default_layers(features, dict.fromkeys(CR_LAYERS, 1.0))
-        self.distance = FeatureDistance(features, layers, weights, range_norm, use_input_norm)
+        self.distance = FeatureDistance(features, layers, weights, range_norm, use_input_norm, published=LAYERS)
 
     def samples(self, target: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
         """Return the drawn positives ``(j, n, 3, h, w)`` and negatives ``(m, n, 3, h, w)``, in the images' range."""

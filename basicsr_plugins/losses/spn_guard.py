@@ -102,11 +102,22 @@ class SPNGuard:
         Raises:
             TrainingError: A collapse, with ``on_collapse: raise``.
         """
+        return self.take(self.measure(output, target, weighted_distance))
+
+    @torch.no_grad()
+    def measure(self, output: Tensor, target: Tensor, weighted_distance: Optional[Tensor] = None) -> Optional[Tensor]:
+        """Return what ``take`` wants to know of an iteration; the arguments are those of ``observe``."""
         if self.on_collapse == "ignore":
             return None
         error = (output - target).abs().mean(dtype=torch.float32)
         pushed = torch.zeros_like(error) if weighted_distance is None else weighted_distance.to(error).detach()
-        now = torch.stack([error, pushed])
+        return torch.stack([error, pushed])
+
+    @torch.no_grad()
+    def take(self, now: Optional[Tensor]) -> Optional[str]:
+        """Take in what ``measure`` returned, once the iteration counts; see ``observe``."""
+        if now is None:
+            return None
         if self._means is None:
             self._means = torch.cat([now, now.new_full((1,), math.inf)])
         means = self._means.to(now.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.losses.feature_distance import FeatureDistance, as_references
 
-__all__ = ["SPN_LAYERS", "SPNLoss", "default_layers"]
+__all__ = ["SPN_LAYERS", "SPNLoss"]
 
 #: Layers and weights of the released configuration (FFANet_RESIDE_IN_fromScratch.yml); the paper names none.
 SPN_LAYERS: dict[str, float] = {"relu1_2": 0.2, "relu2_2": 0.3, "relu3_3": 0.5}
@@ -70,13 +70,7 @@ class SPNLoss(nn.Module):
             raise OptionError(f"loss_weight: must be 0 or more (the sign is the loss's own), got {loss_weight!r}.")
         self.loss_weight = loss_weight
         self.distance = FeatureDistance(
-            features,
-            layers if layers is not None else default_layers(features, SPN_LAYERS),
-            weights,
-            range_norm,
-            use_input_norm,
-            negative_precision,
-            negative_batch,
+            features, layers, weights, range_norm, use_input_norm, negative_precision, negative_batch, SPN_LAYERS
         )
 
     def terms(self, output: Tensor, negatives: Union[Tensor, Sequence[Tensor]]) -> dict[str, Tensor]:
@@ -92,8 +86,3 @@ class SPNLoss(nn.Module):
     def forward(self, output: Tensor, negatives: Union[Tensor, Sequence[Tensor]]) -> Tensor:
         """Return the loss, a scalar of 0 or less; see ``terms`` for the shapes."""
         return self.terms(output, negatives)["l_spn"]
-
-
-def default_layers(features: object, layers: Mapping[str, float]) -> Optional[dict[str, float]]:
-    """Return the published layers for a VGG, and None (all that the module returns) for anything else."""
-    return dict(layers) if isinstance(features, str) and features.startswith("vgg") else None

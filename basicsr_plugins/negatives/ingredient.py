@@ -119,6 +119,7 @@ class SPN:
             )
         self._figures: dict[str, Tensor] = {}
         self._last: tuple[Tensor, Tensor] | None = None
+        self._measured: Optional[Tensor] = None
 
     @property
     def weight(self) -> float:
@@ -140,7 +141,7 @@ class SPN:
             self.distance.check_range(gt, strict=True)
         self._last = (output.detach(), gt)
         if weight == 0:
-            self.guard.observe(output.detach(), gt)
+            self._measured = self.guard.measure(output.detach(), gt)
             self._figures = {}
             return {}
         at_hand: dict[str, Any] = {"target": gt, "lq": net_input}
@@ -150,11 +151,17 @@ class SPN:
         added = {name: weight * value for name, value in terms.items() if name.startswith("l_")}
         self._figures = {name: value for name, value in terms.items() if not name.startswith("l_")}
         pushed = sum(-value.detach() for value in added.values()) if "spn_distance" in terms else None
-        self.guard.observe(output.detach(), gt, pushed)
+        self._measured = self.guard.measure(output.detach(), gt, pushed)
         if self.settings.uncertainty_weight:
             term = uncertainty_term(output, gt, at_hand["negatives"])
             added["l_uncertainty"] = weight * self.settings.uncertainty_weight * term
         return added
+
+    def settle(self, counts: bool) -> None:
+        """Say whether the iteration counts or is skipped, for a loss that is not finite: the guard sees what counts."""
+        measured, self._measured = self._measured, None
+        if counts:
+            self.guard.take(measured)
 
     def before_step(self, network: nn.Module) -> None:
         """Update the negatives that take the weights before the optimizer's step (mode ``adaptive``)."""
@@ -163,6 +170,7 @@ class SPN:
 
     def after_step(self, network: nn.Module) -> dict[str, Tensor]:
         """Update the other negatives, after the optimizer's step; returns figures for the log."""
+        self.settle(True)
         self.iteration += 1
         if self.negatives is not None and not self.negatives.before_step:
             self.negatives.update(network)

@@ -9,7 +9,7 @@ parameters the overlap that DDP offers hides a transfer that is a small part of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Callable
 
 import torch
 import torch.distributed as dist
@@ -46,8 +46,7 @@ def world_size() -> int:
 def send_from_rank_0(network: nn.Module) -> None:
     """Give every process the parameters and buffers of rank 0."""
     if is_distributed():
-        for tensor in (*network.parameters(), *network.buffers()):
-            dist.broadcast(tensor.data, 0)
+        _together([*network.parameters(), *network.buffers()], lambda flat: dist.broadcast(flat, 0))
 
 
 @torch.no_grad()
@@ -67,19 +66,27 @@ def average_gradients(parameters: Iterable[nn.Parameter], used: Sequence[bool] |
         mine = [parameter.grad is not None for parameter in parameters]
         used = any_rank_each(torch.tensor(mine, device=parameters[0].device))
     chosen = [parameter for parameter, flag in zip(parameters, used) if flag]
-    by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
     for parameter in chosen:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    _together([parameter.grad for parameter in chosen], _average)
+
+
+def _average(flat: torch.Tensor) -> None:
+    dist.all_reduce(flat)
+    flat /= world_size()
+
+
+def _together(tensors: Iterable[Any], collective: Callable[[torch.Tensor], Any]) -> None:
+    """Run a collective over all tensors of a type as one, in place."""
+    by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        by_dtype.setdefault(tensor.dtype, []).append(tensor)
     for group in by_dtype.values():
-        flat = torch.cat([gradient.reshape(-1) for gradient in group])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        start = 0
-        for gradient in group:
-            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-            start += gradient.numel()
+        flat = torch.cat([tensor.reshape(-1) for tensor in group])
+        collective(flat)
+        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group])):
+            tensor.copy_(part.view_as(tensor))
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

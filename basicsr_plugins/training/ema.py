@@ -16,35 +16,23 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     Buffers and frozen parameters that are equal already stay as they are, to the last bit.
 
     Args:
-        average: The copy.
+        average: The copy, ``copy.deepcopy(network)`` at the start.
         network: The network in training, of the same class.
         decay: 0 copies the network.
     """
-    targets, sources = [], []
-    for name, target in _tensors(average).items():
-        source = _tensor_of(network, name)
-        moves = source.requires_grad
-        source = source.detach().to(target.device, target.dtype)
-        if moves:
-            targets.append(target)
-            sources.append(source)
-        elif target.is_floating_point():
+    # two networks of one class list their tensors in one order; looking each up by its name took longer than the sums
+    resting: list[tuple[torch.Tensor, torch.Tensor]] = list(zip(average.buffers(), network.buffers()))
+    moving: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for pair in zip(average.parameters(), network.parameters()):
+        (moving if pair[1].requires_grad else resting).append(pair)
+    for target, source in resting:
+        source = source.to(target.device, target.dtype)
+        if target.is_floating_point():
             # rounding would let constants (attention masks, frozen weights) drift, and -inf - -inf is NaN
             target.copy_(torch.where(target == source, target, decay * target + (1 - decay) * source))
         else:
             target.copy_(source)
-    if targets:
+    if moving:
+        targets = [target for target, _ in moving]
         torch._foreach_mul_(targets, decay)
-        torch._foreach_add_(targets, sources, alpha=1 - decay)
-
-
-def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        **{name: parameter.data for name, parameter in network.named_parameters()},
-        **dict(network.named_buffers()),
-    }
-
-
-def _tensor_of(network: nn.Module, name: str) -> torch.Tensor:
-    owner, _, leaf = name.rpartition(".")
-    return getattr(network.get_submodule(owner), leaf)
+        torch._foreach_add_(targets, [source.to(t.device, t.dtype) for t, source in moving], alpha=1 - decay)

@@ -57,7 +57,10 @@ class Stepping(EngineBase):
         norm = self._unscaled_norm(parameters) if parameters else values.new_zeros(())
         # the only wait for the device in an iteration
         *numbers, size = torch.cat([values, norm.to(values).view(1)]).tolist()
-        if not self.guard.accepts(dict(zip(losses, numbers)), current_iter, self.batch, self.files, broken):
+        accepted = self.guard.accepts(dict(zip(losses, numbers)), current_iter, self.batch, self.files, broken)
+        if self.spn:
+            self.spn.settle(accepted)
+        if not accepted:
             self.guard.restore_buffers(buffers)
             self.window_is_finite = False
             self.precision.discard()

@@ -47,6 +47,12 @@ def test_negative_gamma_is_refused():
         FocalLoss(gamma=-1)
 
 
+@pytest.mark.parametrize("alpha", [[], [0.5], [0.2, 0.3], [0.2, 0.3, 0.4, 0.1]])
+def test_alpha_has_one_weight_for_each_class(alpha):
+    with pytest.raises(OptionError, match=f"alpha has {len(alpha)} weights for 3 classes; give one per class"):
+        FocalLoss(alpha=alpha)(LOGITS, LABELS)
+
+
 def test_dcpt_loss_is_both_terms_with_their_weights():
     output, clean = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     losses = DCPTLoss(pixel_weight=2.0, classification_weight=3.0, gamma=0.5)(output, clean, LOGITS, LABELS)

@@ -68,6 +68,18 @@ def test_a_skipped_iteration_leaves_no_trace(tmp_path, recipe):
         tiny_runs.train(skipping, [5], broken_batch(5))
 
 
+def test_a_skipped_iteration_is_no_collapse_of_spn(tmp_path):
+    guard = {"warmup_iter": 0, "window": 2, "check_every": 1}
+    model = tiny_runs.make_model(tmp_path, "spn", train={"skip_nonfinite": 1, "spn_opt": {"guard": guard}})
+    tiny_runs.train(model, range(1, 5))
+    before = model.spn.guard.state_dict()
+    tiny_runs.train(model, [5], broken_batch(5))
+    assert model.spn.guard.state_dict() == before
+    tiny_runs.train(model, range(6, 10))
+    assert model.spn.guard.factor == 1.0
+    assert model.spn.guard.observed == before["observed"] + 4
+
+
 def test_batchnorm_statistics_are_restored(tmp_path):
     model = tiny_runs.make_model(tmp_path, train={"skip_nonfinite": 1})
     norm = nn.BatchNorm2d(3)
