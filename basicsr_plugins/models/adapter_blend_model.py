@@ -120,7 +120,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
             return
         weights = checkpoints.read_weights(path, key or paths.get("param_key_e", "params"))
         cast(Any, network).load_by_name(weights, path, added=list(self.blend_options.add))
-        stock.logger().info(f"Loading net_e from {path}: its classes are {', '.join(stored_classes(weights, path))}.")
+        stock.logger().info(f"Loading net_e from {path}: it knows {', '.join(stored_classes(weights, path))}.")
 
     def setup(self) -> None:
         """Build the label table."""
