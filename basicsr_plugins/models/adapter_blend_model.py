@@ -120,7 +120,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
             return
         weights = checkpoints.read_weights(path, key or paths.get("param_key_e", "params"))
         cast(Any, network).load_by_name(weights, path, added=list(self.blend_options.add))
-        stock.logger().info(f"Loading net_e from {path}: its classes are {', '.join(stored_classes(weights, path))}.")
+        stock.logger().info(f"Loading net_e from {path}: it knows {', '.join(stored_classes(weights, path))}.")
 
     def setup(self) -> None:
         """Build the label table."""
@@ -146,7 +146,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         if settings.pixel_opt or settings.perceptual_opt or settings.extra_losses:
             super().setup_losses()
             return
-        self.cri_pix = self.cri_perceptual = None
+        self.cri_pix, self.cri_perceptual, self.extra_losses = None, None, {}
         if self.cri_est is None:
             raise OptionError("train: no loss is set; give estimator_opt, pixel_opt or both.")
 
@@ -162,7 +162,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
                 losses["l_est_map"] = self.cri_est(
                     maps, self.labels.map_shares(self.batch["degradation_map"], maps.shape[-2:])
                 )
-        if self.cri_pix or self.cri_perceptual or getattr(self, "extra_losses", None):
+        if self.compares_images:
             answers = self.net_e.maps(self.lq, spatial) if spatial else logits
             weights = blend_weights("soft", self.net_g.names, answers.float().softmax(dim=1), self.classes)
             self.output = self.net_g(self.lq, weights).float()

@@ -134,7 +134,12 @@ class DCPTModel(DegradationClassification, RestorationModel):
             )
         if run.train.spn_opt is not None and run.train.train_only:
             raise OptionError("train.spn_opt: with train_only: classifier net_g is not trained, so it has no history.")
-        if run.train.spn_opt is not None and not (
-            run.train.pixel_opt or run.train.perceptual_opt or run.train.extra_losses
-        ):
-            raise OptionError("train.spn_opt: without pixel_opt no image is restored; set pixel_opt or remove spn_opt.")
+        if not (run.train.pixel_opt or run.train.perceptual_opt or run.train.extra_losses):
+            for key, used in (
+                ("spn_opt", run.train.spn_opt is not None),
+                ("pixel_input", run.train.pixel_input == "lq"),
+            ):
+                if used:
+                    raise OptionError(
+                        f"train.{key}: without pixel_opt no image is restored; set pixel_opt or remove it."
+                    )

@@ -84,10 +84,18 @@ class Reporting(EngineBase):
         return current_iter
 
     def weights_stamp(self) -> tuple[int, int]:
-        """Return the last trained iteration, and a count of the changes to all weights and averages."""
-        networks = (*self.networks.values(), *self.averages.values())
-        tensors = (tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
-        return self.last_iter, sum(tensor._version for tensor in tensors)
+        """Return the last trained iteration, and a count of the changes to weights and averages.
+
+        Of an average only what is trained counts: a recipe may restore its frozen part before it evaluates.
+        """
+        changes = 0
+        for name, network in self.networks.items():
+            average = dict(self.averages[name].named_parameters()) if name in self.averages else {}
+            changes += sum(buffer._version for buffer in network.buffers())
+            for key, parameter in network.named_parameters():
+                changes += parameter._version
+                changes += average[key]._version if parameter.requires_grad and average else 0
+        return self.last_iter, changes
 
     def _first_validated(self) -> str:
         return next(options["name"] for phase, options in self.opt["datasets"].items() if phase != "train")

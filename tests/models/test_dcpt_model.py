@@ -251,11 +251,13 @@ def test_without_a_pixel_loss_there_is_no_generation_phase(tmp_path):
     assert moved != []
 
 
-def test_spn_needs_restored_images(tmp_path):
-    spn = {"loss": {"type": "SPNLoss", "features": "pixel"}}
+@pytest.mark.parametrize(
+    ("key", "value"), [("spn_opt", {"loss": {"type": "SPNLoss", "features": "pixel"}}), ("pixel_input", "lq")]
+)
+def test_options_that_need_restored_images(tmp_path, key, value):
     tiny_runs.write_images(tmp_path / "images")
-    options = tiny_runs.parsed_options(tmp_path, "dcpt", train={"pixel_opt": None, "spn_opt": spn})
-    with pytest.raises(OptionError, match=r"train\.spn_opt: without pixel_opt no image is restored"):
+    options = tiny_runs.parsed_options(tmp_path, "dcpt", train={"pixel_opt": None, key: value})
+    with pytest.raises(OptionError, match=rf"train\.{key}: without pixel_opt no image is restored"):
         check_run(options)
 
 

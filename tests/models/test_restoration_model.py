@@ -177,6 +177,22 @@ def test_the_weights_of_the_last_iteration_are_validated_once(tmp_path, caplog):
     assert restored.count(False) == 6
 
 
+@pytest.mark.parametrize("recipe", list(tiny_runs.RECIPES))
+@pytest.mark.parametrize("ema_decay", [0, 0.9])
+def test_no_recipe_validates_the_last_iteration_twice(tmp_path, caplog, recipe, ema_decay):
+    caplog.set_level("INFO", logger="basicsr")
+    train = {"total_iter": 1, "ema_decay": ema_decay}
+    model = tiny_runs.make_model(tmp_path, recipe, train=train, val={"metrics": METRICS, "val_freq": 1})
+    model.opt["datasets"].update({f"val_{name}": {"name": name} for name in ("first", "second")})
+    tiny_runs.train(model, [1], tiny_runs.make_batch())
+    for iteration in (1, 2):
+        for name in ("first", "second"):
+            images = Images()
+            images.opt = {"name": name, "phase": "val"}
+            model.validation(DataLoader(images, batch_size=1), iteration, None, False)
+    assert caplog.text.count("done at iteration 1 with these weights") == 2
+
+
 @pytest.mark.parametrize("validated", [None, 1])
 def test_the_closing_validation_runs_where_the_last_one_was_earlier(tmp_path, validated):
     model = tiny_runs.make_model(tmp_path, train={"total_iter": 2}, val={"metrics": METRICS, "val_freq": 1})
