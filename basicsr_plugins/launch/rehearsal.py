@@ -12,6 +12,7 @@ import dataclasses
 import gc
 import math
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ from basicsr_plugins.data.loader_options import PatchOptions
 from basicsr_plugins.data.plan import DatasetPlan
 from basicsr_plugins.launch.blame import blame_iteration, blame_losses, blamed, place, words
 from basicsr_plugins.training.run_options import RunOptions
-from basicsr_plugins.training.validation import images_of, measure_image, validate
+from basicsr_plugins.training.validation import images_of, measure_image
 
 __all__ = ["rehearse", "rehearse_data"]
 
@@ -49,8 +50,9 @@ def rehearse(run: RunOptions, recipe: Any, data: Mapping[str, Dataset]) -> None:
     Raises:
         PluginError: What the run would have ended with, with the option's path.
     """
-    with preserved_random_state(), stock.silent_log():
-        model = _build(run, recipe)
+    # whatever a recipe writes while it validates goes to a folder that is gone afterwards
+    with preserved_random_state(), stock.silent_log(), tempfile.TemporaryDirectory() as folder:
+        model = _build(run, recipe, folder)
         try:
             if run.train is not None:
                 _train(model, run, data["train"])
@@ -118,7 +120,7 @@ def _need_one_batch(opt: Mapping[str, Any], section: Mapping[str, Any], length: 
         )
 
 
-def _build(run: RunOptions, recipe: Any) -> Any:
+def _build(run: RunOptions, recipe: Any, folder: str) -> Any:
     """Build the model with what only a whole training needs switched off: compiling, stages of patch sizes."""
     opt = dict(run.opt)
     if not torch.cuda.is_available():
@@ -128,9 +130,12 @@ def _build(run: RunOptions, recipe: Any) -> Any:
         for key in [key for key in paths if key.startswith("pretrain_network_") and paths[key]]:
             if not os.path.exists(paths[key]):
                 del paths[key]
+    for key in ("experiments_root", "results_root", "models", "training_states", "log", "visualization"):
+        paths[key] = os.path.join(folder, key)
     if run.train is not None:
         # a first loss that is not finite is the training's to judge
-        settings = dataclasses.replace(run.train, compile=False, progressive=None, skip_nonfinite=1_000_000)
+        off = {"compile": False, "progressive": None, "save_best": False}
+        settings = dataclasses.replace(run.train, **off, skip_nonfinite=1_000_000)
         opt["train"] = CheckedSection(opt["train"], settings)
     try:
         model = recipe(copy.deepcopy(opt))
@@ -254,8 +259,8 @@ def _validate(model: Any, dataset: Any, phase: str) -> None:
         default_collate([sample])
 
     def attempt(small: dict[str, Any]) -> None:
-        records = validate(model, DataLoader(_One(small, dataset.opt), batch_size=1), 0, save_img=False)
-        model.aggregate(records, dataset.opt["name"])
+        loader = DataLoader(_One(small, dataset.opt), batch_size=1)
+        model.nondist_validation(loader, 0, None, save_img=model.val_settings.save_img)
 
     def blame(error: Exception, given: dict[str, Any]) -> None:
         model.feed_data(default_collate([given]))
@@ -272,8 +277,4 @@ def _validate(model: Any, dataset: Any, phase: str) -> None:
                 raise OptionError(f"val.metrics.{name}: this metric fails: {words(problem)}") from error
         raise OptionError(f"datasets.{phase}: validation fails: {words(error)} (in {place(error)}).") from error
 
-    try:
-        _on_small_ones(attempt, sample, _LARGEST, blame)
-    finally:
-        for network in model.networks.values():
-            network.train(model.is_train)
+    _on_small_ones(attempt, sample, _LARGEST, blame)
