@@ -15,8 +15,8 @@ from basicsr_plugins.data.shared_memory import SharedMemory
 __all__ = ["SampleSeeds", "SeededDataset"]
 
 _UNSET = -1
-#: Places of the table of visits; no data set has as many samples, and only what is used takes memory.
-_TABLE = 1 << 27
+#: Places of the table of visits: more than any set has samples; only what is used takes memory.
+_TABLE = 1 << 24
 
 
 class SampleSeeds:
@@ -26,7 +26,7 @@ class SampleSeeds:
     epoch repeats the draws of the first, and other draws appear with another number of workers. Here neither happens,
     and a run that is resumed at an epoch sees the draws it would have seen. Validation uses the index alone.
 
-    In a plain ``DataLoader`` nobody sets the epoch: each sample counts its own visits, in memory that the workers share,
+    In a plain ``DataLoader`` nobody sets the epoch: each sample counts its visits, in memory that the workers share,
     so that the draws depend on the seed, on no worker and on no order. ``set_epoch`` makes a run resumable.
 
     Args:
