@@ -16,7 +16,7 @@ from torch import nn
 from basicsr_plugins.core import plugins, registration
 from basicsr_plugins.core.checked import CheckedSection
 from basicsr_plugins.core.errors import CheckpointError, OptionError, PluginError, one_of
-from basicsr_plugins.core.options import check_call, parse
+from basicsr_plugins.core.options import check_call, check_value, parse
 from basicsr_plugins.core.random_state import preserved_random_state
 from basicsr_plugins.data.plan import plan_of
 from basicsr_plugins.launch.blame import blamed, words
@@ -198,6 +198,10 @@ def _check_keys(opt: Mapping[str, Any], recipe: Any) -> None:
     for key, value in paths.items():
         if key not in known and key not in per_network:
             raise OptionError(f"path.{key}: {one_of(key, [*per_network, *known], 'option')}")
+        if key.startswith("param_key_"):
+            check_value(value, Optional[str], f"path.{key}")
+        if key.startswith("strict_load_"):
+            check_value(value, bool, f"path.{key}")
         if key.startswith("pretrain_network_") and value is not None and not paths.get("resume_state"):
             _check_file(value, f"path.{key}")
 
