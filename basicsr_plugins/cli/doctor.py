@@ -59,7 +59,7 @@ def check_option_file(path: str, is_train: bool = True, overrides: Any = (), saf
     if not isinstance(given.get("num_gpu", "auto"), int) and given.get("num_gpu", "auto") != "auto":
         raise OptionError(f"num_gpu: expected auto or a number of GPUs, got {given['num_gpu']!r}.")
     with without_code("--safe" if safe else ""):
-        checking.check_run(opt)
+        checking.check_run(opt, here=False)
     resume = opt["path"].get("resume_state")
     if is_train and resume and not os.path.isfile(resume):
         raise OptionError(f"path.resume_state: there is no file {resume!r}.")

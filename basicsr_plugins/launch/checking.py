@@ -15,10 +15,11 @@ from torch import nn
 
 from basicsr_plugins.core import plugins, registration
 from basicsr_plugins.core.checked import CheckedSection
-from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
-from basicsr_plugins.core.options import check_call, parse
+from basicsr_plugins.core.errors import CheckpointError, OptionError, PluginError, one_of
+from basicsr_plugins.core.options import check_call, check_value, parse
 from basicsr_plugins.core.random_state import preserved_random_state
 from basicsr_plugins.data.plan import plan_of
+from basicsr_plugins.launch.blame import blamed, words
 from basicsr_plugins.launch.loop_checks import check_logger, check_name, check_phases
 from basicsr_plugins.launch.part_checks import check_metrics, check_training_parts
 from basicsr_plugins.launch.rehearsal import rehearse, rehearse_data
@@ -82,16 +83,18 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
         networks: dict[str, nn.Module] = {}
         for name in recipe.used(run):
             networks[name] = _build(recipe.network_options(run, name, networks), f"network_{name}")
-        recipe.check_recipe(run, networks)
+        with blamed(f"model_type {opt['model_type']}", "the recipe cannot be checked", OptionError):
+            recipe.check_recipe(run, networks)
     return run
 
 
-def check_run(opt: dict[str, Any], here: bool = True) -> Optional[RunOptions]:
+def check_run(opt: dict[str, Any], here: bool = True, rehearsed: bool = True) -> Optional[RunOptions]:
     """Check what ``check_options`` checks, then what only a whole run needs, and rehearse it.
 
     Args:
         opt: See ``check_options``.
         here: Whether the run is to start on this machine; another one may have GPUs.
+        rehearsed: Make an iteration as well.
 
     Raises:
         PluginError: The first thing that is wrong.
@@ -107,6 +110,8 @@ def check_run(opt: dict[str, Any], here: bool = True) -> Optional[RunOptions]:
         for name in recipe.trained(run):
             if not getattr(run.train, f"optim_{name}"):
                 raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
+    if not rehearsed:
+        return run
     data = rehearse_data(opt, ours_alone=run is None)
     if run is not None:
         rehearse(run, recipe, data)
@@ -193,6 +198,10 @@ def _check_keys(opt: Mapping[str, Any], recipe: Any) -> None:
     for key, value in paths.items():
         if key not in known and key not in per_network:
             raise OptionError(f"path.{key}: {one_of(key, [*per_network, *known], 'option')}")
+        if key.startswith("param_key_"):
+            check_value(value, Optional[str], f"path.{key}")
+        if key.startswith("strict_load_"):
+            check_value(value, bool, f"path.{key}")
         if key.startswith("pretrain_network_") and value is not None and not paths.get("resume_state"):
             _check_file(value, f"path.{key}")
 
@@ -208,10 +217,11 @@ def _checked_dataset(options: Any, where: str) -> Any:
         return options
     if "name" not in options:
         raise OptionError(f"{where}.name: this option is required. It is the data set's name in the log.")
-    plan = plan_of(options, where)
-    if plan is None:  # a data set of somebody else's that has none
-        return options
-    plan.check()
+    with blamed(where, "it cannot be read", OptionError):
+        plan = plan_of(options, where)
+        if plan is None:  # a data set of somebody else's that has none
+            return options
+        plan.check()
     return CheckedSection(options, plan)
 
 
@@ -223,8 +233,10 @@ def _build(options: dict[str, Any], where: str) -> nn.Module:
     except OptionError as error:
         text = str(error)
         raise OptionError(text if text.startswith(where) else f"{where}: {text}") from None
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # a stock network's own words
-        raise OptionError(f"{where}: {network_class.__name__} cannot be built: {error}") from error
+    except PluginError:
+        raise
+    except Exception as error:  # a stock network's own words
+        raise OptionError(f"{where}: {network_class.__name__} cannot be built: {words(error)}") from error
 
 
 def _check_file(path: Any, where: str) -> None:

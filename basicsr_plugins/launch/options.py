@@ -149,6 +149,8 @@ def _init_distributed(launcher: str | None, opt: dict[str, Any]) -> bool:
 
 def _complete_datasets(opt: dict[str, Any]) -> None:
     for phase, options in opt["datasets"].items():
+        if not isinstance(phase, str):
+            raise OptionError(f"datasets: the key {phase!r} is {type(phase).__name__}, expected text.")
         if not isinstance(options, dict):
             raise OptionError(f"datasets.{phase}: expected a mapping of options, got {options!r}.")
         options["phase"] = phase.split("_")[0]
@@ -162,6 +164,8 @@ def _complete_datasets(opt: dict[str, Any]) -> None:
 def _complete_paths(opt: dict[str, Any], root_path: str) -> None:
     paths = opt["path"]
     for key, value in paths.items():
+        if not isinstance(key, str):
+            raise OptionError(f"path: the key {key!r} is {type(key).__name__}, expected text.")
         if value is not None and ("resume_state" in key or "pretrain_network" in key):
             if not isinstance(value, str):
                 raise OptionError(f"path.{key}: expected a file, got {value!r}.")

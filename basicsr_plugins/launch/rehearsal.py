@@ -37,6 +37,8 @@ __all__ = ["rehearse", "rehearse_data"]
 _SMALL, _UNIT = 48, 32
 #: The largest validation image that is tried: enough for a metric of blocks of 96 or of five scales.
 _LARGEST = 256
+#: The order of an epoch's samples is drawn as a whole, eight bytes and a Python number each.
+_MOST_SAMPLES = 10**9
 
 
 def rehearse(run: RunOptions, recipe: Any, data: Mapping[str, Dataset]) -> None:
@@ -113,6 +115,11 @@ def _need_one_batch(opt: Mapping[str, Any], section: Mapping[str, Any], length: 
     # as stock's sampler and loader count
     samples = math.ceil(length * section.get("dataset_enlarge_ratio", 1) / opt["world_size"])
     batch = section["batch_size_per_gpu"] * (1 if opt["dist"] else max(1, opt["num_gpu"]))
+    if samples > _MOST_SAMPLES:
+        raise OptionError(
+            f"datasets.train.dataset_enlarge_ratio: {samples} samples in an epoch are more than can be put in order "
+            f"({_MOST_SAMPLES})."
+        )
     if samples < batch:
         raise DataError(
             f"datasets.train: {samples} samples in an epoch of one process are fewer than one batch of {batch}. Lower "
@@ -133,9 +140,8 @@ def _build(run: RunOptions, recipe: Any, folder: str) -> Any:
     for key in ("experiments_root", "results_root", "models", "training_states", "log", "visualization"):
         paths[key] = os.path.join(folder, key)
     if run.train is not None:
-        # a first loss that is not finite is the training's to judge
         off = {"compile": False, "progressive": None, "save_best": False}
-        settings = dataclasses.replace(run.train, **off, skip_nonfinite=1_000_000)
+        settings = dataclasses.replace(run.train, **off)
         opt["train"] = CheckedSection(opt["train"], settings)
     try:
         model = recipe(copy.deepcopy(opt))
@@ -168,6 +174,7 @@ def _train(model: Any, run: RunOptions, dataset: Dataset) -> None:
         for iteration in iterations:
             model.feed_data(small)
             model.optimize_parameters(iteration)
+            model.guard.allowed = 1_000_000  # what a step makes of the weights is the training's to judge
             output = model.output
         model.get_current_log()
         gt = model.batch.get("gt")

@@ -32,7 +32,8 @@ def registries() -> dict[str, Any]:
         }
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "basicsr":
-            found = getattr(sys.modules.get("basicsr"), "__file__", None) or "nothing"
+            module = sys.modules.get("basicsr")
+            found = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "nothing")
             raise DependencyError(
                 f"BasicSR with registries cannot be imported (no module {error.name!r}; basicsr is {found}). Install "
                 "it (pip install --no-build-isolation basicsr) or put a checkout on PYTHONPATH. Forks that only share "

@@ -52,16 +52,31 @@ def versions() -> dict[str, Optional[str]]:
 
 
 def basicsr_copies() -> list[Path]:
-    """Return every ``basicsr`` package that python could import, the one that it takes first."""
-    copies = []
+    """Return every ``basicsr`` package that python could import, the one that it takes first.
+
+    A folder without ``__init__.py``, as Restormer and NAFNet have it, is a package too, but python takes it only where
+    no entry of its path has one with ``__init__.py``.
+    """
+    copies: list[Path] = []
     spec = importlib.util.find_spec("basicsr")
     if spec is not None and spec.origin:
         copies.append(Path(spec.origin).parent)
-    for entry in sys.path:
-        folder = Path(entry or os.getcwd(), "basicsr")
-        if (folder / "__init__.py").is_file() and folder.resolve() not in [copy.resolve() for copy in copies]:
+    elif spec is not None:
+        copies += [Path(folder) for folder in spec.submodule_search_locations or ()]
+    folders = [Path(entry or os.getcwd(), "basicsr") for entry in sys.path]
+    for folder in [*filter(_is_regular, folders), *filter(_is_open, folders)]:
+        if folder.resolve() not in [copy.resolve() for copy in copies]:
             copies.append(folder)
     return copies
+
+
+def _is_regular(folder: Path) -> bool:
+    return (folder / "__init__.py").is_file()
+
+
+def _is_open(folder: Path) -> bool:
+    """Whether a folder is a package without ``__init__.py`` and not, say, a clone that holds one."""
+    return folder.is_dir() and not _is_regular(folder) and any((folder / name).is_dir() for name in ("models", "utils"))
 
 
 def start_up_route() -> str:
@@ -128,20 +143,42 @@ def incompatibilities(found: dict[str, Optional[str]], python: tuple[int, int] =
 
 def _basicsr_notes() -> list[str]:
     copies = basicsr_copies()
-    if not copies:
-        return ["basicsr is not installed: pip install --no-build-isolation basicsr, or put a checkout on PYTHONPATH."]
+    here = Path(os.getcwd(), "basicsr")
     notes = []
+    if (_is_regular(here) or _is_open(here)) and here.resolve() not in [copy.resolve() for copy in copies]:
+        hides = "hides" if _is_regular(here) else "does not hide (it has no __init__.py)"
+        other = copies[0] if copies else "any other one"
+        notes.append(f"{here} is called basicsr too: for `python -m ...` started in this folder it {hides} {other}.")
+    if not copies:
+        return [
+            *notes,
+            "basicsr is not installed: pip install --no-build-isolation basicsr, or put a checkout on PYTHONPATH.",
+        ]
+    taken = copies[0]
     if len(copies) > 1:
         others = ", ".join(str(copy) for copy in copies[1:])
-        notes.append(f"several packages are called basicsr: {copies[0]} is imported, it hides {others}.")
-    if not (copies[0] / "utils" / "registry.py").is_file():
-        notes.append(f"{copies[0]} is a fork without registries: it cannot be extended; stock BasicSR is needed.")
-    if not (copies[0] / "version.py").is_file():
+        notes.append(f"several packages are called basicsr: {taken} is imported, it hides {others}.")
+    if not (taken / "utils" / "registry.py").is_file():
         notes.append(
-            f"{copies[0]} has no version.py, which its setup.py writes: run `python setup.py develop --no_cuda_ext` "
-            "there once, or write the file (__version__ = '1.4.2' and __gitsha__ = 'unknown')."
+            f"{taken} is a fork without registries (as Restormer's and NAFNet's): it cannot be extended and is left "
+            "as it is; stock BasicSR is needed, in an environment of its own or before it on PYTHONPATH."
         )
+    elif not _is_regular(taken):
+        notes.append(f"{taken} has no __init__.py: our start-up hook works, `import basicsr` alone loads nothing.")
+    if _needs_version(taken):
+        way = "write the file (__version__ = '1.4.2' and __gitsha__ = 'unknown')"
+        if (taken.parent / "setup.py").is_file():
+            way = f"run `python setup.py develop --no_cuda_ext` in {taken.parent} once, or {way}"
+        notes.append(f"{taken} has no version.py, which it imports: {way}.")
     return notes
+
+
+def _needs_version(package: Path) -> bool:
+    """Whether a package imports its own ``version.py``, which setup.py writes, and has none."""
+    init = package / "__init__.py"
+    if (package / "version.py").is_file() or not init.is_file():
+        return False
+    return "version" in init.read_text(encoding="utf-8", errors="replace")
 
 
 def _is_installed(distribution: str) -> bool:

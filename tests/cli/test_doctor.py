@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 
 import pytest
 import tiny_runs
@@ -65,7 +67,7 @@ def test_versions_that_fit_are_passed_over():
 def test_copies_that_hide_each_other(tmp_path, monkeypatch):
     clone = tmp_path / "basicsr"
     clone.mkdir()
-    (clone / "__init__.py").touch()
+    (clone / "__init__.py").write_text("from .version import __version__\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert clone in installation.basicsr_copies()
     monkeypatch.setattr(installation, "basicsr_copies", lambda: [clone, tmp_path / "other"])
@@ -74,6 +76,49 @@ def test_copies_that_hide_each_other(tmp_path, monkeypatch):
         assert part in said
     monkeypatch.setattr(installation, "basicsr_copies", list)
     assert "basicsr is not installed" in "\n".join(installation.incompatibilities(GOOD))
+
+
+def fork(folder, *, init, registry, setup):
+    """Write a fork's skeleton: Restormer's and NAFNet's have neither ``__init__.py`` nor registries."""
+    package = folder / "basicsr"
+    for name in ("models", "utils"):
+        (package / name).mkdir(parents=True)
+    if init:
+        (package / "__init__.py").write_text("from .version import __gitsha__, __version__\n")
+    if registry:
+        (package / "utils" / "registry.py").touch()
+    if setup:
+        (folder / "setup.py").touch()
+    return package
+
+
+@pytest.mark.parametrize("setup", [False, True])
+@pytest.mark.parametrize("registry", [False, True])
+@pytest.mark.parametrize("init", [False, True])
+def test_forks(tmp_path, monkeypatch, init, registry, setup):
+    package = fork(tmp_path, init=init, registry=registry, setup=setup)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "basicsr", raising=False)
+    importlib.invalidate_caches()
+    assert installation.basicsr_copies() == [package]
+    said = "\n".join(installation._basicsr_notes())
+    assert "is not installed" not in said
+    assert ("a fork without registries" in said) is not registry
+    assert ("has no version.py" in said) is init
+    assert ("setup.py develop" in said) is (init and setup)
+
+
+@pytest.mark.parametrize("init", [False, True])
+def test_a_fork_in_the_current_folder_is_named(tmp_path, monkeypatch, init):
+    package = fork(tmp_path, init=init, registry=False, setup=False)
+    installed = installation.basicsr_copies()[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    said = "\n".join(installation._basicsr_notes())
+    assert f"{package} is called basicsr too" in said
+    assert (f"it hides {installed}" in said) is init
+    monkeypatch.syspath_prepend("")
+    assert package in [copy.resolve() for copy in installation.basicsr_copies()]
 
 
 def test_the_start_up_route(monkeypatch):
