@@ -78,7 +78,7 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
         check_training_parts(run, recipe)
     if run.val.tile is not None:
         Restorer(nn.Identity(), tile=run.val.tile, tile_overlap=run.val.tile_overlap)
-    check_metrics(run.val.metrics or {}, needs_direction=run.is_train)
+    check_metrics(run.val.metrics or {}, needs_direction=run.train is not None and run.train.save_best)
     with preserved_random_state():
         networks: dict[str, nn.Module] = {}
         for name in recipe.used(run):

@@ -67,10 +67,10 @@ def check_metrics(metrics: Mapping[str, Any], needs_direction: bool) -> None:
             close = difflib.get_close_matches(key, _arguments(metric), n=1, cutoff=0.75)
             if close and key not in _arguments(metric):
                 raise OptionError(f"{where}.{key}: {one_of(key, _arguments(metric), 'option')}")
-        if needs_direction and _direction(options, metric, where) is None:
+        if _direction(options, metric, where) is None and needs_direction:
             raise OptionError(
                 f"{where}.better: this option is required: {options['type']} does not say which way it is better. "
-                "Give higher or lower; the best value and save_best follow it."
+                "Give higher or lower, which save_best follows."
             )
 
 

@@ -176,7 +176,6 @@ def _train(model: Any, run: RunOptions, dataset: Dataset) -> None:
             model.optimize_parameters(iteration)
             model.guard.allowed = 1_000_000  # what a step makes of the weights is the training's to judge
             output = model.output
-        model.get_current_log()
         gt = model.batch.get("gt")
         if isinstance(output, Tensor) and gt is not None and output.dim() == 4 and output.shape != gt.shape:
             # losses broadcast one channel to three without a word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 
@@ -160,6 +161,8 @@ def test_a_metric_that_does_not_say_which_way_it_is_better_is_asked_for_it(optio
     registration.provides("metric")(calculate_strange)
     try:
         options["val"] = {"metrics": {"s": {"type": "calculate_strange"}}}
+        check_options(copy.deepcopy(options))  # as in stock, a higher one is the better one
+        options["train"]["save_best"] = True
         with pytest.raises(OptionError, match=r"val\.metrics\.s\.better: this option is required"):
             check_options(options)
         options["val"]["metrics"]["s"]["better"] = "lower"
