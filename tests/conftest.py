@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from versions import missing
 
 from basicsr_plugins._startup import _basicsr_plugins_bootstrap as bootstrap
 
@@ -29,6 +30,10 @@ def _log_propagates():
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        reason = missing(item.nodeid)
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")

@@ -30,17 +30,19 @@ METRICS = {"psnr": {"type": "calculate_psnr", "crop_border": 0}, "ssim": {"type"
 
 
 class Images(Dataset):
-    """Five images under three names."""
+    """Five images with names that clash, one of them with the name that another one's clash asks for."""
 
-    def __init__(self) -> None:
-        self.opt = {"name": "five", "phase": "val"}
+    names = ("a", "b", "a", "a_2", "A")
+
+    def __init__(self, name: str = "five") -> None:
+        self.opt = {"name": name, "phase": "val"}
 
     def __len__(self) -> int:
         return 5
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         batch = tiny_runs.make_batch(1, 16, seed=index)
-        path = f"folder{index}/image{index % 3}.png"
+        path = f"folder{index}/{self.names[index]}.png"
         return {
             "lq": batch["lq"][0], "gt": batch["gt"][0], "degradation": index % 2, "lq_path": path, "gt_path": path,
         }  # fmt: skip
@@ -82,6 +84,7 @@ def validation(folder: Path, rank: int, world: int) -> dict[str, Any]:
         folder, "dcpt", dist=world > 1, rank=rank, world_size=world, val={"metrics": METRICS, "val_freq": 1}
     )
     model.validation(DataLoader(Images(), batch_size=1), 1, None, save_img=True)
+    model.validation(DataLoader(Images("more"), batch_size=1), 1, None, save_img=True)
     return dict(model.metric_results)
 
 

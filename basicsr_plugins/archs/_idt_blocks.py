@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from basicsr_plugins.archs.layers import DropPath, Stage
+from basicsr_plugins.archs.layers import GELU, DropPath, Stage
 from basicsr_plugins.archs.windows import attend, clamped_index
 
 __all__ = ["PATCH", "BlockGroup", "CrossBlock", "Proj", "WindowBlock"]
@@ -85,8 +85,8 @@ class LeFF(nn.Module):
     def __init__(self, dim: int, hidden: int, side: int) -> None:
         super().__init__()
         self.side = side
-        self.linear1 = nn.Sequential(nn.Linear(dim, hidden), nn.GELU())
-        self.dwconv = nn.Sequential(nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden), nn.GELU())
+        self.linear1 = nn.Sequential(nn.Linear(dim, hidden), GELU())
+        self.dwconv = nn.Sequential(nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden), GELU())
         self.linear2 = nn.Sequential(nn.Linear(hidden, dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

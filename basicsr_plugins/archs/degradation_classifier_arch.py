@@ -78,6 +78,9 @@ class DegradationClassifier(nn.Module):
         network_dc: {type: DegradationClassifier, feature_dims: [96, 96, 192], num_classes: 5}
     """
 
+    #: An image's logits depend on that image alone (no batch statistics), so DCPT may cut the batch to save memory.
+    independent_images = True
+
     def __init__(
         self,
         feature_dims: Sequence[int],

@@ -11,12 +11,30 @@ from torch.utils.checkpoint import checkpoint
 
 from basicsr_plugins.archs.convolutions import order_for_convolutions
 
-__all__ = ["ChannelLayerNorm", "DropPath", "Stage", "at_least_float32", "init_conv_normal"]
+__all__ = ["GELU", "ChannelLayerNorm", "DropPath", "Stage", "at_least_float32", "init_conv_normal"]
+
+_GELU_READS_ORDER = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 2)
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     """Return half precision as float32 and anything else as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class GELU(nn.GELU):
+    """``nn.GELU`` with a right gradient on every torch that this package runs with.
+
+    Before torch 2.2 the CPU's backward pass reads a gradient that lies in another memory order than the input as if it
+    did not, and returns uninitialised memory (pytorch/pytorch issues 107876 and 112006).
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply it element by element."""
+        y = super().forward(x)
+        if _GELU_READS_ORDER and y.requires_grad and not y.is_cuda:
+            size, stride = y.size(), y.stride()  # not y itself: it would hold its own hook
+            y.register_hook(lambda gradient: gradient.new_empty_strided(size, stride).copy_(gradient))
+        return y
 
 
 class ChannelLayerNorm(nn.Module):

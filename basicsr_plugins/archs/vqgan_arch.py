@@ -196,9 +196,9 @@ class VQGAN(nn.Module):
             )
         return {key: value for key, value in weights.items() if not key.startswith("loss.")}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load a state dict, ours or a public one; see ``own_weights``."""
-        return super().load_state_dict(self.own_weights(state_dict), strict=strict, assign=assign)
+        return super().load_state_dict(self.own_weights(state_dict), *args, **kwargs)
 
     def last_layer(self) -> torch.Tensor:
         """Return the decoder's last weight, at which the adversarial loss' adaptive weight is measured."""

@@ -39,12 +39,21 @@ class DepthMaps:
         if options.dataroot_depth is None:
             return None
         files = image_files(options.dataroot_depth, f"{where}.dataroot_depth", recursive=True)
-        maps = {path.stem: str(path) for path in files}
-        missing = [path for path in store.paths if Path(path).stem not in maps]
+        maps: dict[str, list[str]] = {}
+        for path in files:
+            maps.setdefault(path.stem, []).append(str(path))
+        wanted = [Path(path).stem for path in store.paths]
+        missing = [path for path, stem in zip(store.paths, wanted) if stem not in maps]
         if missing:
             names = first_few(missing)
             raise DataError(f"{where}.dataroot_depth: {len(missing)} image(s) without a depth map: {names}.")
-        return cls([maps[Path(path).stem] for path in store.paths], options.depth_far == "white")
+        twins = [" or ".join(maps[stem][:2]) for stem in dict.fromkeys(wanted) if len(maps[stem]) > 1]
+        if twins:
+            raise DataError(
+                f"{where}.dataroot_depth: {len(twins)} image(s) with several depth maps of their name: "
+                f"{first_few(twins)}. Take one of them away."
+            )
+        return cls([maps[stem][0] for stem in wanted], options.depth_far == "white")
 
     def read(self, position: int, size: tuple[int, int], patch: Patch) -> np.ndarray:
         """Return the patch of one map, float32 ``(h, w)`` in [0, 1], 1 far away."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Optional
 
 from basicsr_plugins.core.errors import DataError
+from basicsr_plugins.data.lists import find_in_line, list_lines, listed_name
 
 __all__ = ["IMAGE_SUFFIXES", "first_few", "image_files", "listed_files", "lmdb_keys", "need_folder"]
 
+#: Folders that systems put beside images, with thumbnails and deleted files in them; hidden ones are more of them.
+_SYSTEM_FOLDERS = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 #: What counts as an image, lower case.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -46,8 +50,16 @@ def need_folder(folder: str | os.PathLike[str], where: str) -> Path:
     raise DataError(f"{where}: there is no folder {path}{relative}.{hint}")
 
 
-def image_files(folder: str | os.PathLike[str], where: str, recursive: bool = False) -> list[Path]:
-    """Return the image files of a folder, sorted.
+def image_files(
+    folder: str | os.PathLike[str], where: str, recursive: bool = False, leave_out: Optional[Path] = None
+) -> list[Path]:
+    """Return the image files of a folder, sorted; hidden files and the folders of systems are passed over.
+
+    Args:
+        folder: The folder.
+        where: YAML path, for messages.
+        recursive: Whether sub-folders are looked into.
+        leave_out: A folder that is not looked into.
 
     Raises:
         DataError: No folder, or no image in it.
@@ -56,7 +68,7 @@ def image_files(folder: str | os.PathLike[str], where: str, recursive: bool = Fa
     found: list[Path] = []
     others: list[Path] = []
     if recursive:
-        walk = ((Path(top), name) for top, _, names in os.walk(root) for name in names)
+        walk = _walk(root, leave_out)
     else:
         walk = ((root, entry.name) for entry in os.scandir(root) if entry.is_file())
     for top, name in walk:
@@ -66,6 +78,19 @@ def image_files(folder: str | os.PathLike[str], where: str, recursive: bool = Fa
     if not found:
         raise DataError(f"{where}: no image in {root}. {_what_else(root, others, recursive)}")
     return sorted(found)
+
+
+def _walk(root: Path, leave_out: Optional[Path]) -> Iterator[tuple[Path, str]]:
+    apart = leave_out.resolve() if leave_out is not None else None
+    for top, folders, names in os.walk(root):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name.lower() not in _SYSTEM_FOLDERS
+            and (apart is None or Path(top, name).resolve() != apart)
+        ]
+        yield from ((Path(top), name) for name in names)
 
 
 def _what_else(root: Path, others: Sequence[Path], recursive: bool) -> str:
@@ -78,27 +103,24 @@ def _what_else(root: Path, others: Sequence[Path], recursive: bool) -> str:
 
 
 def listed_files(root: str | os.PathLike[str], meta_info_file: str, where: str) -> list[Path]:
-    """Return the files that a meta file names, one per line; what follows the first space is passed over.
+    """Return the files that a meta file names, one per line, such as ``my photo.png (140,150,3)``.
 
     Raises:
         DataError: No such list, an empty one, or files that are not there.
     """
     folder = need_folder(root, f"{where}.dataroot_gt")
     path = Path(meta_info_file).expanduser()
-    if not path.is_file():
-        raise DataError(f"{where}.meta_info_file: there is no file {path}.")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    # a name may hold a space; BasicSR writes "name.png (h,w,c)", so only such an ending is cut off
-    files = [folder / (name if (folder / name).exists() else name.split(" ")[0]) for name in names]
-    if not files:
+    lines = [line for _, line in list_lines(path, f"{where}.meta_info_file")]
+    if not lines:
         raise DataError(f"{where}.meta_info_file: {path} names no image.")
-    missing = [file for file in files if not file.exists()]
+    found = [find_in_line(folder, line) for line in lines]
+    missing = [listed_name(line)[0] for line, file in zip(lines, found) if file is None]
     if missing:
         raise DataError(
-            f"{where}.meta_info_file: {len(missing)} of {len(files)} files named in {path} are not in {folder}: "
-            f"{first_few(file.name for file in missing)}."
+            f"{where}.meta_info_file: {len(missing)} of {len(lines)} files named in {path} are not in {folder}: "
+            f"{first_few(missing)}."
         )
-    return files
+    return [file for file in found if file is not None]
 
 
 def lmdb_keys(root: str | os.PathLike[str], where: str) -> dict[str, tuple[int, int] | None]:
@@ -115,16 +137,8 @@ def lmdb_keys(root: str | os.PathLike[str], where: str) -> dict[str, tuple[int, 
             "Its scripts/data_preparation/create_lmdb.py makes one; or leave out 'io_backend' to read a plain folder."
         )
     keys: dict[str, tuple[int, int] | None] = {}
-    for line in meta.read_text(encoding="utf-8").splitlines():
-        if not line.strip():
-            continue
-        name, _, rest = line.strip().partition(" ")
-        shape = rest.partition(")")[0].strip("( ").split(",")
-        size = (
-            (int(shape[0]), int(shape[1]))
-            if len(shape) >= 2 and all(part.strip().isdigit() for part in shape)
-            else None
-        )
+    for _, line in list_lines(meta, where):
+        name, size = listed_name(line)
         keys[os.path.splitext(name)[0]] = size
     if not keys:
         raise DataError(f"{where}: {meta} names no image.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from basicsr_plugins.core.errors import DataError, DependencyError, OptionError, one_of
 from basicsr_plugins.data.files import first_few, image_files, listed_files, lmdb_keys
-from basicsr_plugins.data.images import decode, image_problem, image_size, read_image
+from basicsr_plugins.data.images import bytes_per_value, decode, image_problem, image_size, read_image
 
 __all__ = ["ImageStore", "open_store"]
 
@@ -56,6 +56,10 @@ class ImageStore:
         if self._sizes is not None and self._sizes[position] is not None:
             return self._sizes[position]  # type: ignore[return-value]
         return self.read(position).shape[:2] if self.lmdb_root else image_size(self.paths[position])
+
+    def bytes_per_value(self, position: int) -> int:
+        """Return 2 for an image of 16 bits, else 1."""
+        return self.read(position).dtype.itemsize if self.lmdb_root else bytes_per_value(self.paths[position])
 
     def verify(self, where: str, min_size: int | None, count: int) -> None:
         """Look at the first ``count`` images: broken ones, and ones smaller than the crop.

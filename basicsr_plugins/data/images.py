@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Optional
 
 import cv2
 import numpy as np
 
 from basicsr_plugins.core.errors import DataError
+from basicsr_plugins.data.image_header import Header, read_header
 
 __all__ = ["bytes_per_value", "decode", "image_problem", "image_size", "read_image", "to_float"]
 
-_UNREADABLE = "cannot be decoded as an image"
+_BROKEN = "cannot be decoded as an image"
+#: Below so many pixels OpenCV's limit is out of sight, whatever the environment sets it to.
+_SURELY_READ = 1 << 26
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # drops alpha, keeps grey and 16 bits, applies EXIF orientation
 
 
@@ -25,13 +29,16 @@ def decode(data: bytes, name: str) -> np.ndarray:
         DataError: It is empty or cannot be decoded; the text names the file.
     """
     if not data:
-        raise DataError(f"{name}: the file is empty (0 bytes).")
+        raise DataError(f"{name}: is empty (0 bytes).")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
-    except cv2.error as error:  # a header that claims more pixels than OpenCV takes
-        raise DataError(f"{name}: cannot be decoded as an image ({' '.join(str(error).split())}).") from error
+    except cv2.error as error:
+        text = " ".join(str(error).split())
+        if "CV_IO_MAX_IMAGE" in text:
+            raise DataError(f"{name}: claims to be larger than any image that is read ({text}).") from error
+        raise DataError(f"{name}: {_BROKEN} ({text}).") from error
     if image is None:
-        raise DataError(f"{name}: cannot be decoded as an image; it is broken or of another type than its name says.")
+        raise DataError(f"{name}: {_BROKEN}; it is broken or of another type than its name says.")
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: pixels of type {image.dtype} are not supported, only 8 and 16 bits.")
     if image.ndim == 2 or image.shape[2] == 1:
@@ -59,76 +66,80 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return (h, w) from the header of a file, decoding only what the header readers do not know.
+    """Return (h, w) of what ``read_image`` returns, EXIF orientation applied, from the header wherever that tells.
 
     Raises:
         DataError: It is no image.
     """
+    header = _header(path)
+    size = _other_size(path) if header is None else header.size
+    return read_image(path).shape[:2] if size is None else size
+
+
+def bytes_per_value(path: str | os.PathLike[str]) -> int:
+    """Return 2 for 16-bit images, else 1, from the header wherever that tells."""
+    header = _header(path)
+    if header is not None:
+        return 2 if header.bits == 16 else 1
+    return 1 if str(path).lower().endswith(".bmp") else read_image(path).dtype.itemsize
+
+
+def image_problem(path: str | os.PathLike[str], full: bool = False) -> str:
+    """Return what is wrong with a file (missing, empty, cut off, no image, not to be read here), or an empty text.
+
+    What the reader refuses has a problem; so has a file that ends early, which some versions of OpenCV fill with grey.
+    A file whose header tells all is not decoded unless ``full`` asks for it.
+    """
+    header = None
+    try:
+        header = _header(path)
+        if not full and header is not None and header.whole and header.stored[0] * header.stored[1] <= _SURELY_READ:
+            return ""
+        image = read_image(path)
+    except DataError as error:
+        reason = str(error)[len(f"{path}: ") :].rstrip(".")
+        broken = header is not None and reason.startswith(_BROKEN)
+        return _shortened(header, full) if broken else reason
+    if (full or header is None or not header.whole) and not _loads(path):
+        return _shortened(header, full)
+    return "" if image.size else "has no pixels"
+
+
+def _shortened(header: Optional[Header], full: bool) -> str:
+    cut_off = not full and header is not None and not header.whole
+    return "is cut off before its end" if cut_off else "cannot be decoded to its end"
+
+
+def _header(path: str | os.PathLike[str]) -> Optional[Header]:
+    try:
+        with open(path, "rb") as file:
+            return read_header(file)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _other_size(path: str | os.PathLike[str]) -> Optional[tuple[int, int]]:
+    """Return (h, w) by Pillow's knowledge of other formats; None where it has none, or where the file may be turned."""
     from PIL import Image  # comes with torchvision
 
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) if image.format in ("JPEG", "MPO") else False
-        return (width, height) if turned else (height, width)
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: its header claims an image larger than any that is read ({error}).") from error
-    except OSError:  # among them 16-bit colour TIFF, which OpenCV reads
-        return read_image(path).shape[:2]
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return None if turned else (image.size[1], image.size[0])
+    # among them 16-bit colour TIFF, which OpenCV reads, and Pillow's own limit of pixels, which is not OpenCV's
+    except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
 
 
-def bytes_per_value(path: str | os.PathLike[str]) -> int:
-    """Return 2 for 16-bit PNG and TIFF files, else 1, from the header."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix == ".png":
-        with open(path, "rb") as file:
-            header = file.read(25)  # signature 8, length 4, "IHDR", width 4, height 4, then the bit depth
-        return 2 if len(header) == 25 and header[24] == 16 else 1
-    if suffix in (".tif", ".tiff", ".pgm", ".ppm"):
-        return read_image(path).dtype.itemsize
-    return 1
-
-
-def image_problem(path: str | os.PathLike[str], full: bool = False) -> str:
-    """Return what is wrong with a file (missing, empty, cut off, no image), or an empty text.
-
-    Only the header and the tail are read, unless the tail looks cut off or ``full`` asks for decoding.
-    """
-    try:
-        if os.path.getsize(path) == 0:
-            return "is empty (0 bytes)"
-        image_size(path)
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-    except DataError as error:
-        return "claims to be larger than any image that is read" if "larger" in str(error) else _UNREADABLE
-    if full:
-        return "" if _decodes(path) else "cannot be decoded to its end"
-    return "" if _ends_well(path) or _decodes(path) else "is cut off before its end"
-
-
-def _ends_well(path: str | os.PathLike[str]) -> bool:
-    suffix = os.path.splitext(path)[1].lower()
-    end = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}.get(suffix)
-    if end is None:
-        return False
-    with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - 64))
-        return end in file.read()
-
-
-def _decodes(path: str | os.PathLike[str]) -> bool:
+def _loads(path: str | os.PathLike[str]) -> bool:
+    """Whether Pillow finds all pixels of a file that OpenCV has read, or cannot say."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             image.load()
+    except (Image.UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        pass
-    try:
-        read_image(path)
-    except DataError:
+    except (OSError, SyntaxError, ValueError):
         return False
-    # OpenCV fills what is missing with grey and says nothing: trust it only where Pillow does not know the format
-    return os.path.splitext(path)[1].lower() in (".tif", ".tiff")
+    return True

@@ -31,7 +31,7 @@ class LoaderOptions:
     dataset_enlarge_ratio: Union[int, Literal["auto"]] = option(1, "virtual repetitions of the data set per epoch")
     prefetch_mode: Optional[Literal["cpu", "cuda"]] = option(None, "prefetcher of the training script")
     num_prefetch_queue: int = option(1, "queue of the 'cpu' prefetcher", check=positive)
-    pin_memory: bool = option(False, "page-locked batches")
+    pin_memory: bool = option(False, "page-locked batches, which copies to a GPU need not wait for")
     persistent_workers: bool = option(False, "keep the loader's processes between epochs")
     seed: Optional[int] = option(None, "base seed of every draw; left out, the option file's manual_seed")
 

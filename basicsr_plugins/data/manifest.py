@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import hashlib
+import os
 import zlib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Optional
 
 import cv2
@@ -13,15 +17,16 @@ import numpy as np
 
 from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.core.plugins import without_code
+from basicsr_plugins.core.unique_names import UniqueNames
 from basicsr_plugins.data.files import first_few, image_files
 from basicsr_plugins.data.images import read_image, to_float
+from basicsr_plugins.data.manifest_file import read_manifest, write_manifest
 from basicsr_plugins.degradations.base import Degradation
 from basicsr_plugins.degradations.build import build_degradation
 
 __all__ = ["MANIFEST", "degrade_folder", "image_rng", "rebuild_folder"]
 
 MANIFEST = "manifest.json"
-_VERSION = 1
 
 
 def image_rng(seed: int, name: str) -> np.random.Generator:
@@ -55,26 +60,18 @@ def degrade_folder(
     Raises:
         DataError: No images, a broken one, or files in the way.
     """
-    root, files = _files(source, recursive)
+    root, files = _files(source, recursive, target)
     names = _output_names(root, files)
-    _clear_the_way(root, target, names.values(), overwrite)
+    _clear_the_way(root, target, [*names.values(), MANIFEST], overwrite)
     images = []
     for file in progress(files):
         name = file.relative_to(root).as_posix()
         image = read_image(file)
         result = degradation(to_float(image), image_rng(seed, name), severity)
         _write(target / names[file], result.image, image.dtype)
-        images.append({"image": name, "output": names[file], "params": result.params})
-    manifest = {
-        "version": _VERSION,
-        "degradation": degradation.options(),
-        "severity": severity,
-        "seed": seed,
-        "images": images,
-    }
-    path = target / MANIFEST
-    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    return path
+        images.append({"image": name, "sha256": _hash(image), "output": names[file], "params": result.params})
+    content = {"degradation": degradation.options(), "severity": severity, "seed": seed, "images": images}
+    return write_manifest(target / MANIFEST, content)
 
 
 def rebuild_folder(
@@ -88,62 +85,128 @@ def rebuild_folder(
     """Make the files of a manifest again from the clean images; return their number.
 
     Raises:
-        DataError: The manifest cannot be read, or clean images are missing.
+        DataError: The manifest cannot be read, was changed, or names files outside of a folder; clean images are
+            missing or are other ones.
     """
-    try:
-        content: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        with without_code("a manifest"):  # it is data, of whatever origin
-            degradation = build_degradation(content["degradation"], f"{manifest}: degradation")
-        entries = [(entry["image"], entry["output"], entry["params"]) for entry in content["images"]]
-    except OSError as error:
-        raise DataError(f"{manifest}: cannot be read ({error.strerror or error}).") from error
-    except OptionError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:  # among them bytes that are no text, and text that is no JSON
-        raise DataError(f"{manifest}: is no manifest of 'basicsr-plugins degrade' ({error}).") from error
+    degradation, entries = _plan(manifest)
     root = source if source.is_dir() else source.parent
-    missing = [name for name, _, _ in entries if not (root / name).is_file()]
+    missing = [entry.image for entry in entries if not (root / entry.image).is_file()]
     if missing:
         raise DataError(f"{manifest}: {len(missing)} of its images are not in {root}: {first_few(missing)}.")
-    _clear_the_way(root, target, [output for _, output, _ in entries], overwrite)
-    for name, output, params in progress(entries):
-        image = read_image(root / name)
-        _write(target / output, degradation.rebuild(to_float(image), params).image, image.dtype)
+    _clear_the_way(root, target, [entry.output for entry in entries], overwrite)
+    for entry in progress(entries):
+        image = read_image(root / entry.image)
+        if entry.sha256 and entry.sha256 != _hash(image):
+            raise DataError(
+                f"{root / entry.image}: is not the image that {manifest} was made from; its pixels differ, so the same "
+                "degraded image cannot be made."
+            )
+        _write(target / entry.output, degradation.rebuild(to_float(image), entry.params).image, image.dtype)
     return len(entries)
 
 
-def _files(source: Path, recursive: bool) -> tuple[Path, list[Path]]:
+@dataclass(frozen=True)
+class _Entry:
+    """One image of a manifest; ``sha256`` is that of its pixels, empty in manifests of version 1."""
+
+    image: str
+    output: str
+    params: Mapping[str, Any]
+    sha256: str
+
+
+def _plan(manifest: Path) -> tuple[Degradation, list[_Entry]]:
+    content = read_manifest(manifest)
+    try:
+        with without_code("a manifest"):  # it is data, of whatever origin
+            degradation = build_degradation(content["degradation"], f"{manifest}: degradation")
+        entries = [
+            _Entry(entry["image"], entry["output"], dict(entry["params"]), entry.get("sha256", ""))
+            for entry in content["images"]
+        ]
+    except OptionError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{manifest}: is no manifest of 'basicsr-plugins degrade' ({error}).") from error
+    names = UniqueNames()
+    for entry in entries:
+        for name in (entry.image, entry.output):
+            if not _is_inside(name):
+                raise DataError(f"{manifest}: names {name!r}, which is no relative path inside a folder.")
+        if names.take(entry.output) != entry.output or not entry.output.lower().endswith(".png"):
+            raise DataError(f"{manifest}: two of its outputs are called {entry.output!r}, or it is no .png file.")
+    return degradation, entries
+
+
+def _is_inside(name: Any) -> bool:
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    # a drive or a backslash means another place on Windows
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    return not any(path.is_absolute() or path.drive or path.root or ".." in path.parts for path in paths)
+
+
+def _files(source: Path, recursive: bool, target: Path) -> tuple[Path, list[Path]]:
     if source.is_file():
         return source.parent, [source]
-    return source, image_files(source, "IN_DIR", recursive)
+    return source, image_files(source, "IN_DIR", recursive, leave_out=target)
 
 
 def _output_names(root: Path, files: list[Path]) -> dict[Path, str]:
     """Return ``a.jpg -> a.png``; the old ending stays where ``a.bmp`` is there too."""
-    stems: dict[str, int] = {}
-    for file in files:
-        stem = file.relative_to(root).with_suffix("").as_posix()
-        stems[stem] = stems.get(stem, 0) + 1
-    names = {}
-    for file in files:
-        relative = file.relative_to(root)
-        stem = relative.with_suffix("").as_posix()
-        names[file] = f"{stem if stems[stem] == 1 else relative.as_posix()}.png"
-    return names
+    relative = {file: file.relative_to(root) for file in files}
+    stems = Counter(path.with_suffix("").as_posix().lower() for path in relative.values())
+    names, result = UniqueNames([MANIFEST]), {}
+    for file, path in relative.items():
+        stem, whole = path.with_suffix("").as_posix(), path.as_posix()
+        result[file] = names.take(*([f"{stem}.png"] if stems[stem.lower()] == 1 else []), f"{whole}.png")
+    return result
 
 
-def _clear_the_way(root: Path, target: Path, names: Any, overwrite: bool) -> None:
+def _clear_the_way(root: Path, target: Path, names: list[str], overwrite: bool) -> None:
     if target.resolve() == root.resolve():
         raise DataError(f"OUT_DIR is the folder of the clean images ({root}): name another one.")
-    there = [name for name in names if (target / name).exists()]
+    if target.exists() and not target.is_dir():
+        raise DataError(f"OUT_DIR: {target} is a file, a folder was expected.")
+    home = target.resolve()
+    outside = [name for name in names if not (target / name).parent.resolve().is_relative_to(home)]
+    if outside:
+        raise DataError(
+            f"{target}: a link leads {first_few(outside)} out of this folder; nothing is written through it."
+        )
+    there = [name for name in names if os.path.lexists(target / name)]
+    there = [name for name in there if name != MANIFEST] or there
     if there and not overwrite:
         raise DataError(f"{target}: {len(there)} file(s) are there already: {first_few(there)}. Add --overwrite.")
-    target.mkdir(parents=True, exist_ok=True)
+    folders = [name for name in there if (target / name).is_dir() and not (target / name).is_symlink()]
+    if folders:
+        raise DataError(f"{target}: {first_few(folders)} is a folder; a file of that name is to be written.")
+    with _writing(target):
+        target.mkdir(parents=True, exist_ok=True)
 
 
 def _write(path: Path, image: np.ndarray, dtype: np.dtype[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     full = 65535.0 if dtype == np.uint16 else 255.0
     pixels = np.rint(np.clip(image, 0.0, 1.0) * np.float32(full)).astype(dtype)
-    if not cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
-        raise DataError(f"{path}: cannot be written.")
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # beside its place and renamed: a link there is replaced, not followed
+        temporary = path.with_name(f".{path.name[-100:]}.{os.getpid()}.part")
+        try:
+            temporary.write_bytes(encoded.tobytes())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}).") from error
+
+
+def _hash(image: np.ndarray) -> str:
+    return hashlib.sha256(f"{image.dtype} {image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()

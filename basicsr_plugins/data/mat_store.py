@@ -55,6 +55,10 @@ class MatStore(ImageStore):
         """Return one image, BGR."""
         return np.ascontiguousarray(self._array[position, :, :, ::-1])
 
+    def bytes_per_value(self, position: int) -> int:
+        """Return the array's width."""
+        return self._array.dtype.itemsize
+
     def verify(self, where: str, min_size: int | None, count: int) -> None:
         """Only the size can be wrong: the array was read already."""
         height, width = self.size(0)

@@ -15,7 +15,7 @@ from basicsr_plugins.data.files import first_few, need_folder
 from basicsr_plugins.data.image_store import ImageStore, open_store
 from basicsr_plugins.data.loader_options import PatchOptions, parse_dataset
 from basicsr_plugins.data.mat_store import MatStore
-from basicsr_plugins.data.pairing import Pairing, check_rule, pair_by_name, pair_from_list
+from basicsr_plugins.data.pairing import PAIR_RULES, Pairing, check_rule, fitting_rule, pair_by_name, pair_from_list
 from basicsr_plugins.data.patches import as_tensor, choose_patch, cut
 from basicsr_plugins.data.plan import DatasetPlan
 from basicsr_plugins.data.ram_cache import cached
@@ -29,8 +29,9 @@ __all__ = ["PairedRuleDataset"]
 class PairedRuleDataset(SeededDataset):
     """Degraded and clean images on disk, paired by name, by a list, or side by side in one picture.
 
-    Rules (``pair``): ``same``, ``same_stem``, ``prefix:k``, ``replace:a->b``, ``folder:a->b``, ``txtlist``, ``json``,
-    ``concat``, ``mat``; see ``basicsr_plugins.data.pairing.PAIR_RULES``. The clean file may have any image ending.
+    Rules (``pair``): ``same``, ``same_stem``, ``prefix:k``, ``replace:a->b``, ``append:a``, ``order``, ``folder:a->b``,
+    ``txtlist``, ``json``, ``concat``, ``mat``; see ``basicsr_plugins.data.pairing.PAIR_RULES``. The clean file may have
+    any image ending.
 
     Each sample is a dict: ``lq``, ``gt`` float32 ``(3, h, w)`` RGB in [0, 1], ``degradation`` (int), ``lq_path``,
     ``gt_path``.
@@ -61,7 +62,7 @@ class PairedRuleDataset(SeededDataset):
 
         dataroot_lq: Optional[str] = option(None, "folder (lmdb, .mat file) of the degraded images")
         dataroot_gt: Optional[str] = option(None, "folder of the clean images; dataroot_lq if left out")
-        pair: str = option("same", "pairing rule")
+        pair: str = option("same", f"pairing rule: {', '.join(PAIR_RULES)}")
         pair_list: Optional[str] = option(None, "list file of the rules txtlist and json")
         list_order: Literal["gt_lq", "lq_gt"] = option("gt_lq", "columns of a text list", source="RSBlur, SPA-Data")
         lq_half: Literal["left", "right"] = option("left", "where the degraded half is, with 'concat'")
@@ -193,12 +194,21 @@ def open_pair(options: PairedRuleDataset.Options, where: str) -> tuple[ImageStor
     if pairing.missing and options.unpaired == "error":
         raise DataError(
             f"{where}.pair: {len(pairing.missing)} of {len(pairing.missing) + len(pairing.pairs)} degraded images have "
-            f"no clean one by the rule {options.pair!r}: {first_few(pairing.missing)}. Another rule may fit, or "
+            f"no clean one by the rule {options.pair!r}: {first_few(pairing.missing)}. {_other_rule(options, where)}"
             "'unpaired: skip' leaves them out."
         )
     if not pairing.pairs:
         raise DataError(f"{where}.pair: no pair by the rule {options.pair!r}: {first_few(pairing.missing)}.")
     return ImageStore([str(lq) for lq, _ in pairing.pairs]), ImageStore([str(gt) for _, gt in pairing.pairs])
+
+
+def _other_rule(options: PairedRuleDataset.Options, where: str) -> str:
+    if options.pair_list is not None:
+        return ""
+    lq_root = Path(options.dataroot_lq or "").expanduser()
+    gt_root = Path(options.dataroot_gt or options.dataroot_lq or "").expanduser()
+    rule = fitting_rule(lq_root, gt_root, where, options.recursive)
+    return f"By 'pair: {rule}' each has one; " if rule else "Another rule may fit, or "
 
 
 def find_pairs(options: PairedRuleDataset.Options, where: str) -> Pairing:

@@ -38,6 +38,8 @@ def choose_patch(size: Sequence[int], options: PatchOptions, rng: np.random.Gene
         DataError: The image is smaller than the crop and ``pad_small`` is off.
     """
     height, width = int(size[0]), int(size[1])
+    if min(height, width) < 1:  # mirroring nothing never ends in OpenCV
+        raise DataError(f"{name}: {height} x {width} (h x w), there is nothing to cut from.")
     crop, train = options.crop, options.phase == "train"
     if crop is None:
         unit = options.multiple_of

@@ -115,7 +115,17 @@ class TileStore(ImageStore):
     def read(self, position: int) -> np.ndarray:
         """Return one tile, BGR ``(side, side, 3)``."""
         image, top, left = self.tiles[position]
-        return self.store.read(image)[top : top + self.side, left : left + self.side]
+        tile = self.store.read(image)[top : top + self.side, left : left + self.side]
+        if tile.shape[:2] != (self.side, self.side):
+            raise DataError(
+                f"{self.paths[position]}: the tile of {self.side} pixels leaves the image; its recorded size is wrong "
+                "(an lmdb's meta_info.txt), or the file has changed since training started."
+            )
+        return tile
+
+    def bytes_per_value(self, position: int) -> int:
+        """Return 2 for a tile of 16 bits, else 1."""
+        return self.store.bytes_per_value(self.tiles[position][0])
 
 
 def _tiles(store: ImageStore, options: Any, where: str) -> ImageStore:

@@ -7,13 +7,16 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from basicsr_plugins.data.loader_options import LoaderOptions
+from basicsr_plugins.data.shared_memory import SharedMemory
 
 __all__ = ["SampleSeeds", "SeededDataset"]
 
 _UNSET = -1
+#: Places of the table of visits; no data set has as many samples, and only what is used takes memory.
+_TABLE = 1 << 27
 
 
 class SampleSeeds:
@@ -22,6 +25,9 @@ class SampleSeeds:
     BasicSR seeds the global generators of its workers with the same number at the start of every epoch, so that each
     epoch repeats the draws of the first, and other draws appear with another number of workers. Here neither happens,
     and a run that is resumed at an epoch sees the draws it would have seen. Validation uses the index alone.
+
+    In a plain ``DataLoader`` nobody sets the epoch: each sample counts its own visits, in memory that the workers share,
+    so that the draws depend on the seed, on no worker and on no order. ``set_epoch`` makes a run resumable.
 
     Args:
         seed: Base seed; None takes the seed of torch's generator minus the rank, which BasicSR sets to ``manual_seed``
@@ -37,8 +43,8 @@ class SampleSeeds:
         self.salt: tuple[int, ...] = ()
         # shared memory: with persistent workers, the loader's processes outlive the epoch in which they were made
         self._epoch = torch.full((), _UNSET, dtype=torch.int64).share_memory_()
-        self._served = 0
-        self._length = 1
+        self._visits = _Visits() if train else None
+        self._rank = _rank()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next samples belong to; the patched sampler of BasicSR calls this."""
@@ -46,31 +52,27 @@ class SampleSeeds:
 
     @property
     def epoch(self) -> int:
-        """The epoch in use; 0 outside training."""
+        """The epoch in use; 0 outside training. Where nobody sets it, how often the sample has been served before."""
         if not self.train:
             return 0
         epoch = int(self._epoch)
-        if epoch != _UNSET:
-            return epoch
-        # set_epoch() was never called. A loader draws a new base seed for its workers every epoch: as good as a number
-        worker = get_worker_info()
-        if worker is not None:
-            return (worker.seed - worker.id) % (1 << 63)
-        return self._served // self._length
+        return epoch if epoch != _UNSET or self._visits is None else self._visits.now
 
-    def count(self, length: int) -> None:
-        """Note that one more sample is served, of a data set of ``length``: the epoch number of last resort."""
-        self._length = max(1, length)
-        self._served += 1
+    def serve(self, index: int) -> None:
+        """Begin with the sample at ``index``. A parent's seeds have done so for those of its children."""
+        if self._visits is not None and not self.salt and int(self._epoch) == _UNSET:
+            self._visits.count(index)
 
     def generator(self, index: int) -> np.random.Generator:
         """Return the generator of the sample at ``index`` (not taken modulo the length of the data set)."""
         entropy = [self.seed, self.epoch, int(index), *self.salt]
+        if self._rank and int(self._epoch) == _UNSET:  # each rank counts for itself
+            entropy.append(self._rank << 32)
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
     def adopt(self, parent: SampleSeeds, position: int) -> None:
         """Become the seeds of a child data set: the parent's seed and epoch, and draws unlike those of its siblings."""
-        self.seed, self.train, self._epoch = parent.seed, parent.train, parent._epoch
+        self.seed, self.train, self._epoch, self._visits = parent.seed, parent.train, parent._epoch, parent._visits
         self.salt = (*parent.salt, position + 1)
 
 
@@ -103,8 +105,22 @@ class SeededDataset(Dataset):
         length = len(self)
         if index < 0 or (index >= length and self.options.phase != "train"):
             raise IndexError(f"sample {index} of {length}")
-        self.seeds.count(length)
+        self.seeds.serve(index)
         return index % length
+
+
+class _Visits:
+    """How often each sample has been served, counted over all processes of a loader."""
+
+    def __init__(self) -> None:
+        self._memory = SharedMemory(2 * _TABLE)
+        self.now = 0
+
+    def count(self, index: int) -> None:
+        """Make ``now`` the number of earlier visits to ``index``, and count this one."""
+        visits = self._memory.array.view(np.uint16)
+        self.now = int(visits[index % _TABLE])
+        visits[index % _TABLE] = (self.now + 1) % (1 << 16)
 
 
 def _rank() -> int:

@@ -7,12 +7,10 @@ what is right stays in the sections as the settings that everything else reads.
 from __future__ import annotations
 
 import difflib
-import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
-import torch
 from torch import nn
 
 from basicsr_plugins.core import plugins, registration
@@ -21,12 +19,12 @@ from basicsr_plugins.core.errors import CheckpointError, OptionError, one_of
 from basicsr_plugins.core.options import check_call, parse
 from basicsr_plugins.core.random_state import preserved_random_state
 from basicsr_plugins.data.plan import plan_of
-from basicsr_plugins.negatives.ingredient import check_spn
+from basicsr_plugins.launch.loop_checks import check_logger, check_name, check_phases
+from basicsr_plugins.launch.part_checks import check_metrics, check_training_parts
+from basicsr_plugins.launch.rehearsal import rehearse, rehearse_data
 from basicsr_plugins.training.inference import Restorer
-from basicsr_plugins.training.optimisation import check_optimizer, check_scheduler
-from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.run_options import RunOptions
-from basicsr_plugins.training.settings import LoggerSettings, PathSettings
+from basicsr_plugins.training.settings import STOCK, LoggerSettings, PathSettings, TrainSettings, ValSettings
 
 __all__ = ["check_options", "check_run", "uses_ours"]
 
@@ -54,6 +52,8 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
     for kind in registration.KINDS:
         registration.provided(kind)  # plug-ins that were half loaded when BasicSR was imported are complete by now
     _resolve_paths(opt)
+    if uses_ours(opt):
+        _refuse_other_keys(opt)
     model_name = str(opt.get("model_type"))
     datasets = opt.get("datasets") or {}
     for phase, options in datasets.items():
@@ -61,7 +61,7 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
     recipe = _recipe(opt)
     if recipe is None:
         if uses_ours(opt):
-            registration.lookup("model", model_name, "model_type")
+            _refuse_ignored(opt, registration.lookup("model", model_name, "model_type"))
         elif not _is_stock("model", model_name):
             _hint_at_ours(model_name, registration.provided("model"))
         return None
@@ -74,10 +74,10 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
             opt[key] = CheckedSection(opt[key], parse(schema, opt[key], key))
     run: RunOptions = recipe.read_options(opt)
     if run.train is not None:
-        _check_training_parts(run, recipe)
+        check_training_parts(run, recipe)
     if run.val.tile is not None:
         Restorer(nn.Identity(), tile=run.val.tile, tile_overlap=run.val.tile_overlap)
-    _check_metrics(run.val.metrics or {})
+    check_metrics(run.val.metrics or {}, needs_direction=run.is_train)
     with preserved_random_state():
         networks: dict[str, nn.Module] = {}
         for name in recipe.used(run):
@@ -86,19 +86,30 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
     return run
 
 
-def check_run(opt: dict[str, Any]) -> Optional[RunOptions]:
-    """Check what ``check_options`` checks, and then what only a whole run needs: loaders, optimizers.
+def check_run(opt: dict[str, Any], here: bool = True) -> Optional[RunOptions]:
+    """Check what ``check_options`` checks, then what only a whole run needs, and rehearse it.
+
+    Args:
+        opt: See ``check_options``.
+        here: Whether the run is to start on this machine; another one may have GPUs.
 
     Raises:
         PluginError: The first thing that is wrong.
     """
     run = check_options(opt)
-    if run is None:
+    if run is None and not uses_ours(opt):
         return None
-    _check_phases(opt)
-    for name in _recipe(opt).trained(run) if run.train is not None else ():
-        if not getattr(run.train, f"optim_{name}"):
-            raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
+    check_name(opt.get("name"), "name")
+    check_phases(opt, here)
+    check_logger(opt)
+    recipe = _recipe(opt)
+    if run is not None and run.train is not None:
+        for name in recipe.trained(run):
+            if not getattr(run.train, f"optim_{name}"):
+                raise OptionError(f"train.optim_{name}: this option is required to train net_{name}.")
+    data = rehearse_data(opt, ours_alone=run is None)
+    if run is not None:
+        rehearse(run, recipe, data)
     return run
 
 
@@ -106,13 +117,41 @@ def _resolve_paths(opt: Mapping[str, Any]) -> None:
     """Register what stands as ``package.module:Class``, which BasicSR's builders look up, under any model."""
     train, metrics = _mapping(opt.get("train")), _mapping(_mapping(opt.get("val")).get("metrics"))
     places = [
-        *(("arch", key, value) for key, value in opt.items() if key.startswith("network_")),
+        *(("arch", key, value) for key, value in opt.items() if str(key).startswith("network_")),
         *(("loss", f"train.{key}", value) for key, value in train.items() if str(key).endswith("_opt")),
         *(("metric", f"val.metrics.{key}", value) for key, value in metrics.items()),
     ]
     for kind, where, value in places:
         if isinstance(value, Mapping) and plugins.is_path(value.get("type")):
             registration.lookup(kind, value["type"], f"{where}.type")
+
+
+def _refuse_other_keys(section: Any, where: str = "") -> None:
+    """Refuse keys that are no text: YAML reads ``on``, ``yes``, ``1`` and ``~`` as something else."""
+    items: Iterable[tuple[Any, Any]] = section.items() if isinstance(section, Mapping) else ()
+    if isinstance(section, (list, tuple)):
+        items = ((str(place), item) for place, item in enumerate(section))
+    for key, value in items:
+        if not isinstance(key, str):
+            raise OptionError(
+                f"{where or 'the option file'}: the key {key!r} is {type(key).__name__}, expected text; write it in "
+                "quotes."
+            )
+        _refuse_other_keys(value, f"{where}.{key}" if where else key)
+
+
+def _refuse_ignored(opt: Mapping[str, Any], model: Any) -> None:
+    """Refuse options of our recipes under a model of BasicSR's own, which would pass over them without a word."""
+    if not str(getattr(model, "__module__", "")).startswith("basicsr."):
+        return
+    for section, schema in (("train", TrainSettings), ("val", ValSettings)):
+        for key in _mapping(opt.get(section)):
+            field = schema.__dataclass_fields__.get(key)
+            if field is not None and field.metadata.get("source") != STOCK:
+                raise OptionError(
+                    f"{section}.{key}: {opt['model_type']} is BasicSR's own model and passes over this option of "
+                    "basicsr_plugins. Set model_type: RestorationModel, or remove the option."
+                )
 
 
 def _mapping(section: Any) -> Mapping[str, Any]:
@@ -156,76 +195,6 @@ def _check_keys(opt: Mapping[str, Any], recipe: Any) -> None:
             raise OptionError(f"path.{key}: {one_of(key, [*per_network, *known], 'option')}")
         if key.startswith("pretrain_network_") and value is not None and not paths.get("resume_state"):
             _check_file(value, f"path.{key}")
-
-
-def _check_phases(opt: Mapping[str, Any]) -> None:
-    """Check the sections of ``datasets``, and what stock's loader takes from the training set without asking."""
-    datasets = opt.get("datasets") or {}
-    allowed = ("train", "val") if opt.get("is_train") else ("test", "val")
-    for phase in datasets:
-        if phase.split("_")[0] not in allowed:
-            raise OptionError(f"datasets.{phase}: {one_of(phase.split('_')[0], allowed, 'phase')}")
-    if not opt.get("is_train") or not datasets:  # no section at all is the parser's to report
-        return
-    if "train" not in datasets:
-        raise OptionError("datasets.train: this section is required.")
-    for key, least in (("batch_size_per_gpu", 1), ("num_worker_per_gpu", 0)):
-        value = datasets["train"].get(key)
-        if value is None:
-            raise OptionError(f"datasets.train.{key}: this option is required.")
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise OptionError(f"datasets.train.{key}: expected a whole number of {least} or more, got {value!r}.")
-
-
-def _check_training_parts(run: RunOptions, recipe: Any) -> None:
-    settings = run.train
-    if settings.progressive:
-        ProgressivePatches(settings.progressive).check(run.opt["datasets"]["train"], run.opt.get("scale", 1))
-    if settings.scheduler:
-        check_scheduler(settings.scheduler, "train.scheduler")
-    if isinstance(settings.compile, Mapping):
-        check_call(torch.compile, settings.compile, "train.compile")
-    if settings.spn_opt is not None:
-        if not recipe.takes_spn:
-            raise OptionError(f"train.spn_opt: {recipe.__name__} does not train net_g, so it has no history.")
-        check_spn(settings.spn_opt)
-    for key in settings.__dataclass_fields__:
-        value = getattr(settings, key)
-        if key.startswith("optim_") and value:
-            check_optimizer(value, f"train.{key}")
-        elif key.endswith("_opt") and key not in ("spn_opt", "peft_opt") and value:
-            _check_loss(value, f"train.{key}")
-    for name, value in settings.extra_losses.items():
-        _check_loss(value, f"train.extra_losses.{name}")
-
-
-def _check_loss(options: Any, where: str) -> None:
-    if not isinstance(options, Mapping) or "type" not in options:
-        raise OptionError(f"{where}: a loss needs a `type` and its arguments, got {options!r}.")
-    loss = registration.lookup("loss", options["type"], f"{where}.type")
-    check_call(loss, {key: value for key, value in options.items() if key != "type"}, where)
-
-
-def _check_metrics(metrics: Mapping[str, Any]) -> None:
-    for name, options in metrics.items():
-        where = f"val.metrics.{name}"
-        if not isinstance(options, Mapping) or "type" not in options:
-            raise OptionError(f"{where}: a metric needs a `type` and its arguments, got {options!r}.")
-        metric = registration.lookup("metric", options["type"], f"{where}.type")
-        if options.get("better", "higher") not in ("higher", "lower"):
-            raise OptionError(f"{where}.better: {one_of(options['better'], ('higher', 'lower'), 'direction')}")
-        images = dict.fromkeys(("img", "img2"))
-        arguments = {key: value for key, value in options.items() if key not in ("type", "better")}
-        check_call(metric, {**arguments, **{k: v for k, v in images.items() if k in _arguments(metric)}}, where)
-        for key in arguments:  # stock's metrics swallow what they do not know
-            close = difflib.get_close_matches(key, _arguments(metric), n=1, cutoff=0.75)
-            if close and key not in _arguments(metric):
-                raise OptionError(f"{where}.{key}: {one_of(key, _arguments(metric), 'option')}")
-
-
-def _arguments(function: Any) -> list[str]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [name for name, value in inspect.signature(function).parameters.items() if value.kind in kinds]
 
 
 def _checked_dataset(options: Any, where: str) -> Any:
@@ -287,10 +256,10 @@ def _is_stock(kind: str, name: Any) -> bool:
 
 def uses_ours(opt: Mapping[str, Any]) -> bool:
     """Whether an option file names a model, a network or a data set of ours."""
-    if _our_name("model", opt.get("model_type")) in registration.provided("model"):
+    if _our_name("model", str(opt.get("model_type"))) in registration.provided("model"):
         return True
-    networks = [value for key, value in opt.items() if key.startswith("network_") and isinstance(value, Mapping)]
-    for kind, users in (("arch", networks), ("dataset", (opt.get("datasets") or {}).values())):
+    networks = [value for key, value in opt.items() if str(key).startswith("network_") and isinstance(value, Mapping)]
+    for kind, users in (("arch", networks), ("dataset", _mapping(opt.get("datasets")).values())):
         ours = registration.provided(kind)
         if any(isinstance(user, Mapping) and str(user.get("type")) in ours for user in users):
             return True

@@ -16,9 +16,10 @@ import torch
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.plugins import import_modules, refuse_foreign_code
 from basicsr_plugins.core.safe_yaml import apply_overrides, load_yaml
+from basicsr_plugins.launch.loop_checks import check_name
 from basicsr_plugins.training import distributed
 
-__all__ = ["DrawnSeed", "complete_options", "use_one_gpu"]
+__all__ = ["DrawnSeed", "complete_options", "fill_defaults", "use_one_gpu"]
 
 
 def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bool) -> OrderedDict[str, Any]:
@@ -36,6 +37,7 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
     for key, kind in (("name", str), ("datasets", dict)):
         if not isinstance(opt.get(key), kind) or not opt[key]:
             raise OptionError(f"{key}: this option is required.")
+    check_name(opt["name"], "name")
     opt["path"] = _section(opt, "path")
     from basicsr.utils import set_random_seed
     from basicsr.utils.dist_util import get_dist_info
@@ -55,8 +57,29 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
     if getattr(arguments, "debug", False) and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
     _complete_datasets(opt)
+    fill_defaults(opt)
     _complete_paths(opt, root_path)
     return opt
+
+
+def fill_defaults(opt: dict[str, Any]) -> None:
+    """Give BasicSR's loops the documented defaults of what they read without one; ``val_freq: ~`` is one of them.
+
+    Raises:
+        OptionError: ``logger`` or ``val`` is no mapping.
+    """
+    if opt["is_train"]:
+        opt["logger"] = _section(opt, "logger")
+        for key, value in (("print_freq", 100), ("save_checkpoint_freq", 5000), ("use_tb_logger", False)):
+            opt["logger"].setdefault(key, value)
+    if opt.get("val") is None and opt["is_train"]:
+        return
+    opt["val"] = _section(opt, "val")
+    opt["val"].setdefault("save_img", False)
+    if not opt["is_train"]:
+        opt["val"].setdefault("suffix", None)
+    elif opt["val"].get("val_freq") is None:
+        opt["val"]["val_freq"] = float("inf")  # at the end only
 
 
 def use_one_gpu(opt: dict[str, Any]) -> None:
@@ -146,9 +169,6 @@ def _complete_paths(opt: dict[str, Any], root_path: str) -> None:
     if not opt["is_train"]:
         root = paths.get("results_root") or osp.join(root_path, "results", opt["name"])
         paths.update(results_root=root, log=root, visualization=osp.join(root, "visualization"))
-        opt["val"] = _section(opt, "val")
-        opt["val"].setdefault("save_img", False)
-        opt["val"].setdefault("suffix", None)
         return
     root = paths.get("experiments_root") or osp.join(root_path, "experiments", opt["name"])
     paths.setdefault("resume_state", None)
@@ -159,13 +179,6 @@ def _complete_paths(opt: dict[str, Any], root_path: str) -> None:
         log=root,
         visualization=osp.join(root, "visualization"),
     )
-    opt["logger"] = _section(opt, "logger")
-    for key, value in (("print_freq", 100), ("save_checkpoint_freq", 5000), ("use_tb_logger", False)):
-        opt["logger"].setdefault(key, value)
-    if opt.get("val") is not None:
-        opt["val"] = _section(opt, "val")
-        opt["val"].setdefault("save_img", False)
-        opt["val"].setdefault("val_freq", float("inf"))
     if "debug" in opt["name"]:  # as stock does
         if opt.get("val"):
             opt["val"]["val_freq"] = 8

@@ -71,6 +71,8 @@ def calculate_background_error(
 
 
 calculate_rain_removal.higher_is_better = True  # type: ignore[attr-defined]
+# what remains of the rain is the one form that is better when lower
+calculate_rain_removal.higher_is_better_with = lambda options: options.get("form") != "residual"  # type: ignore[attr-defined]
 calculate_background_error.higher_is_better = False  # type: ignore[attr-defined]
 
 

@@ -57,6 +57,10 @@ def calculate_input_ssim(
     return calculate_ssim(_needed(img_lq), img2, crop_border, test_y_channel=test_y_channel)
 
 
+calculate_input_psnr.higher_is_better = True  # type: ignore[attr-defined]
+calculate_input_ssim.higher_is_better = True  # type: ignore[attr-defined]
+
+
 def _needed(img_lq: Optional[np.ndarray]) -> np.ndarray:
     if img_lq is None:
         raise DataError(

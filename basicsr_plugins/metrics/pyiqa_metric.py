@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Optional
 
 import numpy as np
@@ -41,9 +42,9 @@ def calculate_pyiqa(
 
         val:
           metrics:
-            lpips: {type: calculate_pyiqa, metric: lpips, better: lower}
+            lpips: {type: calculate_pyiqa, metric: lpips}
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(device)
     scorer = _scorer(metric, device, tuple(sorted(kwargs.items())))
     images = [img]
     if getattr(scorer, "metric_mode", "FR") == "FR":
@@ -52,6 +53,21 @@ def calculate_pyiqa(
         images.append(img2)
     with torch.no_grad():
         return float(scorer(*(_tensor(image, crop_border, device) for image in images)).mean())
+
+
+def _higher_is_better(options: Mapping[str, Any]) -> Optional[bool]:
+    """Ask pyiqa, which knows it of each of its metrics; the scorer is the one that will measure."""
+    given = {key: value for key, value in options.items() if key not in ("metric", "crop_border", "device", "better")}
+    scorer = _scorer(options.get("metric", "lpips"), _device(options.get("device")), tuple(sorted(given.items())))
+    lower = getattr(scorer, "lower_better", None)
+    return None if lower is None else not lower
+
+
+calculate_pyiqa.higher_is_better_with = _higher_is_better  # type: ignore[attr-defined]
+
+
+def _device(given: Optional[str]) -> str:
+    return given or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @functools.lru_cache(maxsize=16)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from os import path as osp
 from typing import Any, ClassVar, Optional
 
 import numpy as np
@@ -124,11 +123,6 @@ class ABAIRPretrainModel(RestorationModel):
         losses["l_seg"] = self.cri_seg(self.net_s(feature, self.lq.shape[-2:]), self.batch["degradation_map"])
         yield losses
 
-    def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        """Validate, and remember under which name the maps are saved."""
-        self.map_label, self.maps_saved = current_iter, 0
-        super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
-
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
         """Compare the predicted map of the image in ``self`` with the true one, and save both as a picture."""
@@ -139,19 +133,16 @@ class ABAIRPretrainModel(RestorationModel):
         logits = self.evaluation_network("s")(tap(self.lq)[0], self.lq.shape[-2:])
         truth, prediction = self.batch["degradation_map"][0].cpu().numpy(), logits[0].argmax(dim=0).cpu().numpy()
         classes = logits.shape[1]
-        if self.is_train and self.maps_saved < self.settings.save_maps:
+        if self.is_train and self.pictures.index < self.settings.save_maps:
             self._save_map(prediction, truth, classes)
         return {"pixels": confusion_matrix(truth.ravel(), prediction.ravel(), classes).tolist()}
 
     def _save_map(self, prediction: np.ndarray, truth: np.ndarray, classes: int) -> None:
-        from basicsr.utils import imwrite, tensor2img
+        from basicsr.utils import tensor2img
 
         image = tensor2img([self.lq.detach().cpu()])
         maps = [colour_map(labels, classes)[..., ::-1] for labels in (prediction, truth)]
-        name = osp.splitext(osp.basename(self.files[0]))[0] if self.files else "image"
-        path = osp.join(self.opt["path"]["visualization"], name, f"{name}_{self.map_label}_map.png")
-        imwrite(np.concatenate([image, *maps], axis=1), path)
-        self.maps_saved += 1
+        self.pictures.save(np.concatenate([image, *maps], axis=1), "_map")
 
     def aggregate(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return pixel accuracy, that of each class, the mean intersection over union, and the confusion matrix."""

@@ -1,4 +1,4 @@
-"""ABAIR phase III: an estimator weighs the adapters for each image (arXiv 2411.18412)."""
+"""ABAIR phase III: an estimator weights the adapters for each image (arXiv 2411.18412)."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class BlendOptions:
 
     adapters: Union[str, dict[str, str]] = option(help="folder of adapter folders, or a mapping name: folder")
     add: dict[str, str] = option(
-        {}, "adapters that came later: the estimator is trained again and keeps what it knows of the others"
+        {}, "adapters added later: the estimator is trained again and starts with its rows for the others"
     )
     mode: str = option(
         "soft",
         "soft, one_hot, oracle, sum, average, none, or an adapter's name: how the adapters are used in validation",
     )
     top_k: Optional[int] = option(None, "keep only the largest weights of each image", check=positive)
-    threshold: float = option(0.0, "images of which the estimator is less sure use the base alone", check=fraction)
+    threshold: float = option(0.0, "images whose largest probability is below this use the base alone", check=fraction)
     spatial: Optional[int] = option(
         None, "weights per tile of this many pixels instead of per image (beyond the paper)", check=positive
     )
@@ -64,7 +64,7 @@ class AdapterBlendSettings(TrainSettings):
 
 @provides("model")
 class AdapterBlendModel(FrozenBase, RestorationModel):
-    """Train the estimator; base and adapters stay as they are, bit for bit.
+    """Train the estimator that weights the adapters; base and adapters are frozen.
 
     Its labels are soft where an image holds several degradations: a mixture in ``blend.labels``, or the shares of the
     pixels in ``degradation_map`` (CutMix). With a ``pixel_opt`` the restoration loss through the frozen blend trains it
@@ -112,7 +112,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         return options if name != "e" else {"classes": list(gather(run.sections["blend"])), **options}
 
     def load_pretrained(self, name: str, network: nn.Module, key: Optional[str] = None) -> None:
-        """Load the estimator by class name, so that it may have learned fewer classes or another order."""
+        """Load the estimator by class name, so that its checkpoint may have fewer classes or another order."""
         paths = self.opt["path"]
         path = paths.get(f"pretrain_network_{name}")
         if name != "e" or path is None or not hasattr(network, "load_by_name"):
@@ -123,7 +123,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         stock.logger().info(f"Loading net_e from {path}: it knows {', '.join(stored_classes(weights, path))}.")
 
     def setup(self) -> None:
-        """Lay out the label table."""
+        """Build the label table."""
         self.classes = list(getattr(self.net_e, "classes", self.net_g.names))
         self.labels = MixtureLabels(self.blend_options.labels or self.classes, self.classes).to(self.device)
 
@@ -146,7 +146,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         if settings.pixel_opt or settings.perceptual_opt or settings.extra_losses:
             super().setup_losses()
             return
-        self.cri_pix = self.cri_perceptual = None
+        self.cri_pix, self.cri_perceptual, self.extra_losses = None, None, {}
         if self.cri_est is None:
             raise OptionError("train: no loss is set; give estimator_opt, pixel_opt or both.")
 
@@ -162,7 +162,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
                 losses["l_est_map"] = self.cri_est(
                     maps, self.labels.map_shares(self.batch["degradation_map"], maps.shape[-2:])
                 )
-        if self.cri_pix or self.cri_perceptual or getattr(self, "extra_losses", None):
+        if self.compares_images:
             answers = self.net_e.maps(self.lq, spatial) if spatial else logits
             weights = blend_weights("soft", self.net_g.names, answers.float().softmax(dim=1), self.classes)
             self.output = self.net_g(self.lq, weights).float()
@@ -182,7 +182,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
 
     @torch.no_grad()
     def weigh(self, image: Tensor) -> Optional[Tensor]:
-        """Return the weights of the adapters for (n, c, h, w) in the mode that the options ask for."""
+        """Return the weights of the adapters for images (n, c, h, w), in the mode of the options."""
         options = self.blend_options
         probabilities = None
         if options.mode in ("soft", "one_hot"):
@@ -198,7 +198,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
 
     @torch.no_grad()
     def test(self) -> None:
-        """Weigh the adapters once for the whole image (per view where weights are spatial), then restore it."""
+        """Estimate the weights once for the whole image (per view where they are spatial), then restore it."""
         settings, spatial = self.val_settings, self.blend_options.spatial
         self.weights = self.weigh(self.lq)
 
@@ -211,7 +211,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Remember the true degradation, the estimator's first choice, and the adapters' weights."""
+        """Record the true degradation, the predicted one, and the adapters' weights."""
         if "degradation" not in self.batch:
             return {}
         record: dict[str, Any] = {"degradation": int(self.batch["degradation"][0])}
@@ -264,7 +264,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         if not path and not run.is_train and options.mode in ("soft", "one_hot"):
             raise OptionError(
                 f"path.pretrain_network_e: this option is required in a test with blend.mode {options.mode}: the "
-                "estimator that weighs the adapters (net_e_*.pth of AdapterBlendModel)."
+                "estimator that weights the adapters (net_e_*.pth of AdapterBlendModel)."
             )
         if path:
             cls._check_estimator(path, run.path("param_key_e", "params"), classes, options.add)

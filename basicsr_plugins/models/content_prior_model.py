@@ -26,7 +26,7 @@ from basicsr_plugins.training.validation import images_of, measure_image
 
 __all__ = ["ContentPriorModel", "code_cross_entropy", "freeze"]
 
-#: Which parts of a VQGAN learn under each policy; the rest is frozen.
+#: Which parts of a VQGAN are trained under each policy; the rest is frozen.
 TRAINED_PARTS = {
     "encoder": ("encoder", "quant_conv"),
     "encoder+decoder": ("encoder", "quant_conv", "post_quant_conv", "decoder"),
@@ -39,7 +39,7 @@ class ContentPriorSettings(TrainSettings):
     """Section ``train`` of stage 2. The paper's weights are not public; the defaults are ours."""
 
     finetune: Literal["encoder", "encoder+decoder", "all", "lora"] = option(
-        "encoder", "what learns; the rest is frozen"
+        "encoder", "which parts are trained; the rest is frozen"
     )
     peft_opt: dict[str, Any] = option(
         {"r": 8, "target": r"encoder\..*|quant_conv"}, "with finetune: lora, the adapter: rank, layers, any PEFT option"
@@ -57,7 +57,7 @@ class ContentPriorSettings(TrainSettings):
 
 
 def freeze(network: VQGAN, policy: str) -> None:
-    """Let only the parts learn that a policy names, in place.
+    """Freeze, in place, the parts that a policy does not train.
 
     Args:
         network: The VQGAN.
@@ -82,10 +82,10 @@ def code_cross_entropy(latent: Tensor, codebook: Tensor, indices: Tensor) -> Ten
 class ContentPriorModel(DecoupledScores, RestorationModel):
     """Restore through a frozen prior: L = |D(q(E(O))) - B| + w |E(O) - q(E0(B))|^2 + commitment (+ cross-entropy).
 
-    ``net_prior`` is the network of stage 1 as it was: the clean encoder E0 that gives the targets, and the
+    ``net_prior`` is the frozen network of stage 1: the clean encoder E0 that gives the targets, and the
     reconstruction ceiling D0(q(E0(B))), which is reported beside every metric as ``ceiling_*``. ``net_g`` starts as its
-    copy. ``train.finetune`` says what learns: ``encoder`` (default: codebook and decoder stay), ``encoder+decoder``,
-    ``all``, or ``lora`` (an adapter on the encoder; checkpoints hold the merged, plain network).
+    copy. ``train.finetune`` says what is trained: ``encoder`` (default; codebook and decoder are frozen),
+    ``encoder+decoder``, ``all``, or ``lora`` (an adapter on the encoder; checkpoints hold the merged, plain network).
 
     .. code-block:: yaml
 
@@ -105,7 +105,7 @@ class ContentPriorModel(DecoupledScores, RestorationModel):
     adapter: Optional[AttachedAdapter] = None
 
     def setup(self) -> None:
-        """Freeze the prior; start ``net_g`` from it and let the chosen parts learn."""
+        """Freeze the prior; start ``net_g`` from it and unfreeze the chosen parts."""
         self.net_prior.requires_grad_(False).eval()
         if not self.is_train:
             return
@@ -144,7 +144,7 @@ class ContentPriorModel(DecoupledScores, RestorationModel):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Also score what the prior makes of the clean image itself."""
+        """Also score the prior's reconstruction of the clean image."""
         record = super().evaluate()
         if "gt" not in self.batch:
             return record
@@ -153,7 +153,7 @@ class ContentPriorModel(DecoupledScores, RestorationModel):
         ceiling = restore(self.gt)
         images = images_of(ceiling, self.lq, self.gt)
         values = {name: measure_image(images, options) for name, options in (settings.metrics or {}).items()}
-        rain = self.scores(ceiling, self.lq)["rain"]
+        rain = self.scores(ceiling, self.lq).get("rain")
         if rain:
             values.update(e_r=rain["e_r"], e_b=rain["e_b"])
         return {**record, "ceiling": {name: value for name, value in values.items() if value is not None}}

@@ -27,14 +27,14 @@ CLEAN, DEGRADED = 0, 1
 class DCGuidedSettings(TrainSettings):
     """Section ``train`` of DC-guided training."""
 
-    target_class: Optional[int] = option(None, "the classifier's number of the task that net_g shall learn")
+    target_class: Optional[int] = option(None, "class of the task that net_g is trained for")
     guidance: Literal["class", "binary"] = option(
         "class",
-        "class: features of lq shall look like the target task's (released code); binary: a two-class classifier shall "
-        "see lq as degraded (1) and gt as clean (0) (as the text describes it, details ours)",
+        "class: cross-entropy of the features of lq towards target_class (released code); binary: a two-class "
+        "classifier, lq towards degraded (1) and gt towards clean (0) (as the text describes it, details ours)",
     )
     guidance_weight: float = option(
-        1.0, "factor of the guidance; 0 is the plain twin", source="DCPT config 884c00d", check=non_negative
+        1.0, "weight of the guidance; 0 is the baseline without it", source="DCPT config 884c00d", check=non_negative
     )
     classification_opt: dict[str, Any] = option(
         {"type": "CrossEntropyLoss"}, "classification loss", source="DCPT config 884c00d"
@@ -49,7 +49,7 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
     """Restoration towards a new task under a frozen degradation classifier (arXiv 2501.15510, DC-guided training).
 
     One forward pass of ``net_g`` on the degraded image gives the output and the features; the loss is the pixel loss
-    plus the cross-entropy of the frozen classifier's answer to the target class, whose gradient flows into ``net_g``.
+    plus the cross-entropy of the frozen classifier's logits towards the target class, differentiated through ``net_g``.
 
     .. code-block:: yaml
 
@@ -76,7 +76,7 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
         self.net_dc.requires_grad_(False)
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the pixel loss with the guidance; the binary variant looks at the clean image in a second phase."""
+        """Yield the pixel loss with the guidance; the binary variant classifies the clean image in a second phase."""
         settings = self.settings
         if settings.guidance_weight == 0:
             yield self.restoration_losses(self.restore(self.lq), self.gt)
@@ -96,11 +96,11 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
 
     @property
     def target(self) -> int:
-        """The class that the features of a degraded image shall have."""
+        """The class that the features of a degraded image are trained towards."""
         return DEGRADED if self.settings.guidance == "binary" else self.settings.target_class or 0
 
     def evaluate(self) -> dict[str, Any]:
-        """Say whether the classifier sees the target task in the validation image in ``self``."""
+        """Record whether the classifier predicts the target class for the validation image in ``self``."""
         if not self.is_train:
             return {}
         self.batch["degradation"] = torch.full((len(self.lq),), self.target, device=self.lq.device)

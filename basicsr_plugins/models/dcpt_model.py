@@ -35,20 +35,20 @@ class DCPTSettings(TrainSettings):
         source="DCPT config 884c00d",
     )
     pixel_input: Literal["gt", "lq"] = option(
-        "gt", "image that net_g draws the clean one from: gt as published, lq is the direct-training ablation"
+        "gt", "input of the generation phase: gt as published, lq is the direct-training ablation"
     )
     mask_ratio: float = option(
-        0.0, "share of patches hidden from one merged phase (MaskDCPT: 0.5); 0 is DCPT with its two phases",
+        0.0, "share of masked patches, with both phases merged (MaskDCPT: 0.5); 0 is DCPT with its two phases",
         check=fraction,
     )  # fmt: skip
-    mask_patch: int = option(16, "side of a hidden patch, pixels", source="MaskDCPT, arXiv 2510.13282", check=positive)
+    mask_patch: int = option(16, "side of a masked patch, pixels", source="MaskDCPT, arXiv 2510.13282", check=positive)
     train_only: Optional[Literal["classifier"]] = option(
-        None, "classifier: net_g stays as it is, optim_g and pixel_opt are not used (the published DCModel)"
+        None, "classifier: net_g is frozen, optim_g and pixel_opt are not used (the published DCModel)"
     )
     labels: Optional[list[Union[str, list[str]]]] = option(
         None,
-        "what labels 0, 1, ... mean, a name or a list of names: the classifier then says yes or no to each name "
-        "(BinaryCrossEntropyLoss) instead of choosing one class",
+        "what labels 0, 1, ... mean, a name or a list of names: multi-label classification, one output per name "
+        "(BinaryCrossEntropyLoss), instead of one class per label",
     )
 
 
@@ -58,7 +58,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
 
     Two phases an iteration, each with its own backward pass; then both optimizers step once. The gradients are those of
     one joint backward pass, the two graphs never live together. Classification, which needs more memory, comes first,
-    while there are no gradients yet.
+    while there are no gradients yet. ``pixel_opt: ~``, with no other loss on images, leaves the generation phase out.
 
     .. code-block:: yaml
 
@@ -76,6 +76,7 @@ class DCPTModel(DegradationClassification, RestorationModel):
     Settings: ClassVar[type[TrainSettings]] = DCPTSettings
     network_names: ClassVar[tuple[str, ...]] = ("g", "dc")
     trained_networks: ClassVar[tuple[str, ...]] = ("g", "dc")
+    restoration_is_optional: ClassVar[bool] = True
 
     def setup(self) -> None:
         """Freeze ``net_g`` where only the classifier is trained."""
@@ -95,15 +96,17 @@ class DCPTModel(DegradationClassification, RestorationModel):
             yield {"l_cls": self.classification_loss(features)}
             return
         if settings.mask_ratio > 0:
-            # MaskDCPT: what is left of the degraded image in, the whole clean image and the class out
+            # MaskDCPT: the masked degraded image in, the whole clean image and the class out
             net_input = hide_patches(self.lq, settings.mask_ratio, settings.mask_patch)
             output, features = self.tap.with_output(net_input)
             losses = self.restoration_losses(output.float(), self.gt, net_input)
             yield {**losses, "l_cls": self.classification_loss(features)}
             return
-        # classification: a degraded image in, features of the decoder half out, which degradation was it?
+        # classification: features of the decoder half on the degraded image, and the class of its degradation
         yield from self.classification_losses(self.tap(self.lq))
-        # generation: a clean image in, the same clean image out (or, for the ablation, from the degraded one)
+        if not self.compares_images:
+            return
+        # generation: the clean image is reconstructed from itself (in the ablation, from the degraded one)
         net_input = self.gt if settings.pixel_input == "gt" else self.lq
         yield self.restoration_losses(self.restore(net_input), self.gt, net_input)
 
@@ -121,11 +124,22 @@ class DCPTModel(DegradationClassification, RestorationModel):
 
     @classmethod
     def check_recipe(cls, run: RunOptions, networks: dict[str, nn.Module]) -> None:
-        """Check what the switches ask of each other."""
+        """Check options that exclude each other."""
         super().check_recipe(run, networks)
         if run.train is None:
             return
         if run.train.mask_ratio and run.train.train_only:
-            raise OptionError("train.mask_ratio: train_only: classifier draws no image, so nothing can be hidden.")
+            raise OptionError(
+                "train.mask_ratio: train_only: classifier restores no image, so there is nothing to mask."
+            )
         if run.train.spn_opt is not None and run.train.train_only:
             raise OptionError("train.spn_opt: with train_only: classifier net_g is not trained, so it has no history.")
+        if not (run.train.pixel_opt or run.train.perceptual_opt or run.train.extra_losses):
+            for key, used in (
+                ("spn_opt", run.train.spn_opt is not None),
+                ("pixel_input", run.train.pixel_input == "lq"),
+            ):
+                if used:
+                    raise OptionError(
+                        f"train.{key}: without pixel_opt no image is restored; set pixel_opt or remove it."
+                    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from basicsr.archs import build_network
@@ -19,14 +19,17 @@ from basicsr_plugins.core.memory_format import channels_last
 from basicsr_plugins.core.random_state import OwnStream
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.negatives.ingredient import SPN
+from basicsr_plugins.stock.sampler import current_sampler
 from basicsr_plugins.training import distributed
 from basicsr_plugins.training.checkpointing import Checkpointing
 from basicsr_plugins.training.finite import FiniteGuard
 from basicsr_plugins.training.inference import Restorer
 from basicsr_plugins.training.optimisation import WarmUp, build_optimizer, build_scheduler
+from basicsr_plugins.training.pictures import Pictures
 from basicsr_plugins.training.precision import Precision, allow_tf32
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.reporting import Reporting
+from basicsr_plugins.training.signals import StopSignals
 from basicsr_plugins.training.stepping import Stepping
 
 __all__ = ["RestorationModel"]
@@ -34,7 +37,7 @@ __all__ = ["RestorationModel"]
 
 @provides("model")
 class RestorationModel(Stepping, Reporting, Checkpointing):
-    """Plain restoration (``lq`` in, ``gt`` wanted) and the engine under all our recipes.
+    """Plain restoration, from ``lq`` to ``gt``, and the base class of every recipe.
 
     A recipe overrides ``phases``: a generator that yields named losses. After each ``yield`` the base runs that phase's
     backward pass, so that two phases never hold their graphs at the same time; then it clips, steps every optimizer
@@ -58,6 +61,9 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
           pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
     """
 
+    #: Whether a recipe has losses of its own, so that it trains without a comparison of output and clean image.
+    restoration_is_optional: ClassVar[bool] = False
+
     def __init__(self, opt: dict[str, Any]) -> None:
         BaseModel.__init__(self, opt)
         if opt["num_gpu"] > 1 and not opt["dist"]:
@@ -68,7 +74,10 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.run = self.read_options(opt)
         self.settings, self.val_settings = self.run.train, self.run.val
         self.scale = opt.get("scale", 1)
+        self.pictures = Pictures(opt)
         self.results, self.metric_results, self.best_metric_results = {}, {}, {}
+        self.validated = {}
+        self.stop = StopSignals(self)
         self.networks, self.averages = {}, {}
         self.batch, self.files, self.output, self.logged = {}, [], None, {}
         self.spn = None
@@ -89,8 +98,13 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.extra_losses = {name: self.make_loss(options) for name, options in self.settings.extra_losses.items()}
         if self.settings.spn_opt is not None:
             self.spn = SPN(self.settings.spn_opt, self.net_g, lambda: build_network(self.run.network("g")))
-        if not (self.cri_pix or self.cri_perceptual or self.extra_losses):
+        if not (self.compares_images or self.restoration_is_optional):
             raise OptionError("train: no loss is set; give pixel_opt, perceptual_opt or extra_losses.")
+
+    @property
+    def compares_images(self) -> bool:
+        """Whether some loss compares the output with the clean image."""
+        return bool(self.cri_pix or self.cri_perceptual or self.extra_losses)
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
         """Yield the named losses of each phase; here one phase of plain restoration."""
@@ -101,7 +115,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
     # -- building blocks for phases ---------------------------------------------------------------------------------
 
     def need(self, *keys: str) -> None:
-        """Stop where the batch lacks something that the recipe computes with.
+        """Check that the batch holds what the recipe needs.
 
         Raises:
             DataError: A key is missing; the text lists what the data set returns.
@@ -125,9 +139,9 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         """Return stock's pixel and perceptual losses, the extra ones and SPN's, by log name.
 
         Args:
-            output: What ``net_g`` made.
-            gt: What was wanted.
-            net_input: What ``net_g`` was given; ``lq`` if left out.
+            output: Output of ``net_g``.
+            gt: The clean image.
+            net_input: Input of ``net_g``; ``lq`` if left out.
         """
         losses: dict[str, Tensor] = OrderedDict()
         if self.cri_pix:
@@ -169,6 +183,8 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.precision = Precision(settings.precision, self.device)
         self.guard = FiniteGuard(settings.skip_nonfinite)
         self.window_is_finite = True
+        if current_sampler() is not None:  # BasicSR's loop, which can go on; a loop of one's own has its own ways
+            self.stop.install()
         self.random_stream = OwnStream()
         self.progressive = ProgressivePatches(settings.progressive) if settings.progressive else None
         self.ema_decay = settings.ema_decay

@@ -14,7 +14,7 @@ __all__ = ["SPNModel"]
 
 @provides("model")
 class SPNModel(RestorationModel):
-    """Restoration whose output is pushed away from what earlier states of the network made of the same image.
+    """Restoration whose output is pushed away from those of earlier states of the network on the same image.
 
     Every recipe takes ``train.spn_opt``; this one requires it. See ``negatives/ingredient.py`` for its parts.
 
@@ -50,6 +50,6 @@ class SPNModel(RestorationModel):
     def _require(run: RunOptions) -> None:
         if run.train.spn_opt is None:
             raise OptionError(
-                "train.spn_opt: SPNModel needs this section; `spn_opt: {}` is the paper's setting. "
+                "train.spn_opt: SPNModel needs this section; `spn_opt: {}` has the paper's lambda, steps and w. "
                 "Without it, use model_type: RestorationModel."
             )

@@ -32,7 +32,10 @@ class VQGANSettings(TrainSettings):
         {"type": "GANLoss", "gan_type": "hinge", "loss_weight": 0.8}, "adversarial loss", source=PUBLISHED
     )
     net_d_start: int = option(
-        10000, "iterations before the discriminator takes part", source=PUBLISHED, check=non_negative
+        10000,
+        "iterations before the adversarial loss and the discriminator start",
+        source=PUBLISHED,
+        check=non_negative,
     )
     adaptive_weight: bool = option(
         True, "scale the adversarial loss so that its gradient matches the others'", source=PUBLISHED
@@ -101,7 +104,7 @@ class VQGANModel(RestorationModel):
         self.output = result.image.float()
         losses = self.restoration_losses(self.output, self.gt, self.gt)
         if adversarial:
-            # here the discriminator is applied and does not learn
+            # the discriminator is frozen in the generator's phase
             self.net_d.requires_grad_(False)
             try:
                 losses["l_g_gan"] = self._generator_loss(sum(losses.values()))
@@ -130,7 +133,7 @@ class VQGANModel(RestorationModel):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Remember which codes the image uses."""
+        """Record which codes the image uses."""
         network = self.evaluation_network()
         result = network(self.gt, full=True)
         return {**super().evaluate(), "codes": result.indices.unique().tolist()}

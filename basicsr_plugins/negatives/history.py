@@ -35,7 +35,7 @@ class HistoryModel(BaseAveragedModel):
         averaged_param.lerp_(source_param, 1 - self.decay)
 
     def refresh(self, model: nn.Module) -> None:
-        """Take ``model`` in now."""
+        """Average the weights of ``model`` in now, whatever the interval."""
         # mmengine copies at 0 and averages at multiples of the interval
         self.steps.fill_(self.interval)
         self.update_parameters(model)

@@ -1,14 +1,15 @@
-"""SPN as an ingredient: what ``train.spn_opt`` adds to any restoration recipe."""
+"""SPN in any restoration recipe: what ``train.spn_opt`` adds."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
 from torch import Tensor, nn
 
-from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.core.options import check_call, non_negative, option, parse
 from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.losses.feature_distance import FeatureDistance
@@ -25,7 +26,12 @@ _NOT_OPTIONS = ("model", "factory")
 
 @dataclass
 class SPNSettings:
-    """Section ``train.spn_opt``; written as ``spn_opt: {}`` it is the paper's setting.
+    """Section ``train.spn_opt``.
+
+    ``spn_opt: {}`` has the paper's lambda, steps and w (1e-4; 100, 500, 1000, 2000; 0.1) and the VGG16 layers of the
+    released configuration. The start (after the largest step, iteration 2000) and the warm-up of 5000 iterations are
+    ours: the paper states neither, and the released code adds the whole loss from the first iteration on, as
+    ``guard: {start_iter: 0, warmup_iter: 0, on_collapse: ignore}`` does.
 
     .. code-block:: yaml
 
@@ -62,8 +68,9 @@ def check_spn(given: Any, where: str = "train.spn_opt") -> tuple[SPNSettings, An
         if key in settings.negatives:
             raise OptionError(f"{where}.negatives.{key}: the recipe gives this itself; remove it.")
     negatives = check_call(NegativeModels, {"model": nn.Identity(), **settings.negatives}, f"{where}.negatives")
-    negatives.pop("model")
-    intervals, _ = _with_path(f"{where}.negatives", check_negatives, **negatives)
+    bound = inspect.signature(NegativeModels).bind(**negatives)
+    bound.apply_defaults()
+    intervals, _ = _with_path(f"{where}.negatives", check_negatives, **bound.arguments)
     _with_path(f"{where}.guard", SPNGuard, **check_call(SPNGuard, settings.guard, f"{where}.guard"))
     uses_negatives = "negatives" in loss.inputs or settings.uncertainty_weight > 0
     if settings.negatives and not uses_negatives:
@@ -74,7 +81,7 @@ def check_spn(given: Any, where: str = "train.spn_opt") -> tuple[SPNSettings, An
 
 
 class SPN:
-    """The contrastive loss, its negative models and its guards, in three calls: ``losses``, ``after_step``, state.
+    """The contrastive loss, its negative models and its guards: ``losses``, ``before_step``, ``after_step``, state.
 
     Iterations are counted here, one per optimizer step, so that gradient accumulation does not change the history.
 
@@ -116,7 +123,7 @@ class SPN:
 
     @property
     def weight(self) -> float:
-        """What the losses are multiplied by in this iteration: 0 before the start, 1 after the warm-up."""
+        """Factor of the losses in this iteration: 0 before the start, 1 after the warm-up."""
         negatives = self.negatives
         history = negatives is not None and negatives.mode == "history"
         return self.guard.scale(self.iteration, max(negatives.steps) if negatives is not None and history else 0)
@@ -127,7 +134,7 @@ class SPN:
         Args:
             output: The network's output ``(n, 3, h, w)``.
             gt: The clean image, of that shape.
-            net_input: The image that the network was given.
+            net_input: Input of the network.
         """
         weight = self.weight
         if self.distance is not None:
@@ -156,17 +163,22 @@ class SPN:
         if counts:
             self.guard.take(measured)
 
+    def before_step(self, network: nn.Module) -> None:
+        """Update the negatives that take the weights before the optimizer's step (mode ``adaptive``)."""
+        if self.negatives is not None and self.negatives.before_step:
+            self.negatives.update(network, *(self._last or ()))
+
     def after_step(self, network: nn.Module) -> dict[str, Tensor]:
-        """Let the negatives follow, after the optimizer's step; returns figures for the log."""
+        """Update the other negatives, after the optimizer's step; returns figures for the log."""
         self.settle(True)
         self.iteration += 1
-        if self.negatives is not None:
-            self.negatives.update(network, *(self._last or ()))
+        if self.negatives is not None and not self.negatives.before_step:
+            self.negatives.update(network)
         self._last = None
         return self._figures
 
     def after_validation(self, metrics: Mapping[str, float]) -> None:
-        """Move a curriculum on, where the loss has one.
+        """Advance the curriculum, where the loss has one.
 
         Raises:
             OptionError: The validation has no ``psnr`` and ``ssim``.
@@ -221,7 +233,10 @@ def _build(options: Mapping[str, Any], where: str) -> Any:
             f"{where}.type: {options['type']} is no contrastive loss. Allowed: SPNLoss, ContrastiveRegularizationLoss, "
             "CurricularContrastiveLoss, PCLLoss, or a loss of yours with `inputs` and `terms` like theirs."
         )
-    return _with_path(where, loss_class, **arguments)
+    try:
+        return _with_path(where, loss_class, **arguments)
+    except DependencyError as problem:  # the VGG's weights
+        raise DependencyError(f"{where}.{problem}") from problem.__cause__
 
 
 def _with_path(where: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""NegativeModels: what earlier (or random, or pre-trained) states of a network make of the same input."""
+"""NegativeModels: outputs of earlier (or random, or pre-trained) states of a network for the same input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class NegativeModels(nn.Module):
     """The negative models of SPN ("Learning from History", Wu et al., AAAI 2024, equation 1).
 
     Every ``s`` iterations a negative's weights become ``decay * negative + (1 - decay) * network``. Copies are made by
-    mmengine's averaged model; they stay in eval mode, need no gradient and are the same on every rank.
+    mmengine's averaged model; they stay in eval mode, need no gradient and are the same on every rank. Call ``update``
+    once for each step of the optimizer: after it, in mode ``adaptive`` before it.
 
     Args:
         model: The network, wrapped for data parallelism or not.
@@ -34,7 +35,7 @@ class NegativeModels(nn.Module):
             released FFA-Net configuration: 0.1.
         mode: ``history``; ``random``: fresh networks that never change (Table 6); ``pretrained``: fixed networks from
             files (Table 6); ``adaptive``: one negative in turn is replaced whenever the output's error spreads more
-            than ``threshold`` (undocumented variant in the released code).
+            than ``threshold`` (undocumented variant in the released code, which takes the weights before the step).
         count: Number of negatives in modes ``random`` and ``adaptive``; default 1 and 4.
         pretrained: Path or paths of the fixed networks, BasicSR's files.
         threshold: For mode ``adaptive``. Default 0.022 (released code), for images in [0, 1].
@@ -81,7 +82,16 @@ class NegativeModels(nn.Module):
         super().__init__()
         self.mode = mode
         self.steps, decays = check_negatives(
-            steps, decay, start, mode, count, pretrained, threshold, negatives_per_step, selection, precision
+            steps=steps,
+            decay=decay,
+            start=start,
+            mode=mode,
+            count=count,
+            pretrained=pretrained,
+            threshold=threshold,
+            negatives_per_step=negatives_per_step,
+            selection=selection,
+            precision=precision,
         )
         files = paths(pretrained)
         self.threshold = threshold
@@ -106,7 +116,7 @@ class NegativeModels(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> NegativeModels:
-        """Stay in eval mode: a negative is what the network would have answered."""
+        """Stay in eval mode, as the network is at test time."""
         return super().train(False)
 
     def __len__(self) -> int:
@@ -116,6 +126,15 @@ class NegativeModels(nn.Module):
     def ready(self) -> bool:
         """Whether the largest step has passed; before that some negatives are the starting weights."""
         return self.mode in ("random", "pretrained") or self.iteration >= max(self.steps)
+
+    @property
+    def before_step(self) -> bool:
+        """Whether ``update`` belongs before the optimizer's step.
+
+        The adaptive variant takes the weights that made the output; those after the step are the network of the next
+        iteration, whose output such a negative would repeat.
+        """
+        return self.mode == "adaptive"
 
     @property
     def chosen(self) -> list[int]:
@@ -157,7 +176,7 @@ class NegativeModels(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, output: Optional[Tensor] = None, target: Optional[Tensor] = None) -> list[int]:
-        """Count one iteration, after the optimizer's step, and refresh the negatives whose turn it is.
+        """Count one iteration and refresh the negatives whose turn it is; see ``before_step`` for the moment.
 
         Args:
             model: The network.

@@ -1,4 +1,4 @@
-"""The arguments of ``NegativeModels``: what they may be, and the step and decay of each negative that follow."""
+"""The arguments of ``NegativeModels``: their checks, and the step and decay of each negative."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ THRESHOLD = 0.022
 
 
 def check_negatives(
-    steps: Sequence[int] = STEPS,
-    decay: Union[float, Sequence[float], None] = None,
-    start: float = 0.0,
-    mode: str = "history",
-    count: Optional[int] = None,
-    pretrained: Union[str, Sequence[str], None] = None,
-    threshold: float = THRESHOLD,
-    negatives_per_step: Optional[int] = None,
-    selection: str = "cycle",
-    precision: Optional[str] = None,
+    *,
+    steps: Sequence[int],
+    decay: Union[float, Sequence[float], None],
+    start: float,
+    mode: str,
+    count: Optional[int],
+    pretrained: Union[str, Sequence[str], None],
+    threshold: float,
+    negatives_per_step: Optional[int],
+    selection: str,
+    precision: Optional[str],
     **_: Any,
 ) -> tuple[list[int], list[float]]:
     """Check the arguments of ``NegativeModels`` and return the step and the decay of each negative.
 
-    Arguments whose type says everything (``seed``, ``channels_last``) pass through.
+    The defaults stand in its constructor alone; arguments whose type says everything (``seed``) pass through.
 
     Raises:
         OptionError: The first thing that is wrong.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from basicsr_plugins._startup import _basicsr_plugins_bootstrap as bootstrap
 from basicsr_plugins.core.errors import DependencyError
 
-__all__ = ["is_loaded", "logger", "registries"]
+__all__ = ["is_loaded", "logger", "registries", "silent_log"]
 
 
 def registries() -> dict[str, Any]:
@@ -50,3 +53,19 @@ def logger() -> Any:
     from basicsr.utils import get_root_logger
 
     return get_root_logger()
+
+
+@contextlib.contextmanager
+def silent_log() -> Iterator[None]:
+    """Let nothing inside write to BasicSR's log, or set it up: a logger that is asked for early never gets its file."""
+    from basicsr.utils import logger as module
+
+    log, known = logging.getLogger("basicsr"), dict(module.initialized_logger)
+    disabled, log.disabled = log.disabled, True
+    module.initialized_logger["basicsr"] = True
+    try:
+        yield
+    finally:
+        log.disabled = disabled
+        module.initialized_logger.clear()
+        module.initialized_logger.update(known)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from torch import nn
 
@@ -54,6 +55,10 @@ class Checkpointing(EngineBase):
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save every network, then the training state: where a state is, its networks are complete."""
+        with self.stop:
+            self._save(epoch, current_iter)
+
+    def _save(self, epoch: int, current_iter: int) -> None:
         if current_iter == -1:
             self._say_if_short()
         written: list[str] = []
@@ -65,6 +70,19 @@ class Checkpointing(EngineBase):
             state["basicsr_plugins"]["networks"] = written
             checkpoints.save(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
             self._prune()
+
+    def stop_training(self, number: int) -> NoReturn:
+        """Save after the last iteration and end the process with a signal's exit code, 128 + its number.
+
+        Raises:
+            SystemExit: Always; it passes through stock's loop.
+        """
+        self.save(self.counted_epoch or 0, self.last_iter)
+        stock.logger().info(
+            f"{signal.Signals(number).name}: training stopped after iteration {self.last_iter}, which is saved; "
+            "auto_resume goes on from it."
+        )
+        raise SystemExit(128 + number)
 
     def write_network(self, name: str, label: object) -> Path:
         """Write ``net_<name>_<label>.pth`` with ``params`` and, where there is an average, ``params_ema``."""
@@ -198,9 +216,12 @@ class Checkpointing(EngineBase):
 
 
 def _plain(value: Any) -> Any:
-    """Turn counters and the like into plain dictionaries, which every torch loads with ``weights_only=True``."""
+    """Turn counters and the like into plain dictionaries, which every torch loads with ``weights_only=True``.
+
+    Functions are left out: torch 2.0's OneCycleLR keeps one, which its constructor sets again.
+    """
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items() if not callable(item)}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(item) for item in value)
     return value

@@ -14,10 +14,12 @@ from basicsr_plugins.core.random_state import OwnStream
 from basicsr_plugins.negatives.ingredient import SPN
 from basicsr_plugins.training.finite import FiniteGuard
 from basicsr_plugins.training.optimisation import WarmUp
+from basicsr_plugins.training.pictures import Pictures
 from basicsr_plugins.training.precision import Precision
 from basicsr_plugins.training.progressive import ProgressivePatches
 from basicsr_plugins.training.run_options import RunOptions
 from basicsr_plugins.training.settings import TrainSettings, ValSettings
+from basicsr_plugins.training.signals import StopSignals
 
 __all__ = ["EngineBase"]
 
@@ -77,14 +79,18 @@ class EngineBase(SRModel):
     spn: Optional[SPN]
     #: The iteration that was trained last in this process.
     last_iter: int
+    stop: StopSignals
     #: How many batches of the running epoch have been trained on, and the epoch that this counts.
     batches_into_epoch: int
     counted_epoch: Optional[int]
 
     # -- validation
+    pictures: Pictures
     results: dict[str, dict[str, float]]
     metric_results: dict[str, float]
     best_metric_results: dict[str, dict[str, dict[str, Any]]]
+    #: Which weights each data set was validated with last, as ``Reporting.weights_stamp`` numbers them.
+    validated: dict[str, tuple[int, int]]
 
     @property
     def lq(self) -> Tensor:
@@ -130,6 +136,11 @@ class EngineBase(SRModel):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``extra_state`` returned."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a training has begun in this process and has iterations left."""
+        return self.is_train and 0 < self.last_iter < int(self.settings.total_iter)
 
     def evaluation_network(self, name: str = "g") -> Any:
         """Return the averaged copy of a network, where there is one, in eval mode."""

@@ -21,7 +21,8 @@ def losses_in_parts(
 
     Args:
         features: What the network puts out, ``(n, ...)`` each, with its graph.
-        head_loss: Takes the features of some images and which images these are; returns their mean loss.
+        head_loss: Takes the features of some images and which images these are; returns their mean loss. It need not
+            use every feature.
         parts: Into how many the batch is cut; a batch of fewer images is cut into single ones.
 
     Example:
@@ -36,7 +37,7 @@ def losses_in_parts(
         images = slice(first, min(first + size, count))
         leaves = [feature[images].detach().requires_grad_() for feature in features]
         yield head_loss(leaves, images) * ((images.stop - first) / count)
-        gradients.append([leaf.grad for leaf in leaves])
+        gradients.append([torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves])
     reached = [(feature, torch.cat(of)) for feature, *of in zip(features, *gradients) if feature.requires_grad]
     if reached:
         with torch.autocast(features[0].device.type, enabled=False):  # a backward pass keeps its forward pass's types

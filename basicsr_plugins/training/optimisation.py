@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from basicsr_plugins.core.errors import OptionError, one_of
-from basicsr_plugins.core.options import check_call
+from basicsr_plugins.core.options import check_call, check_value
 
 __all__ = [
     "WarmUp",
@@ -115,6 +115,7 @@ def build_optimizer(given: Mapping[str, Any], parameters: Iterable[nn.Parameter]
     optimizer_class = _optimizer_class(given, where)
     arguments = {key: value for key, value in given.items() if key != "type"}
     check_call(optimizer_class, {"params": [], **arguments}, where)
+    _check_numbers(optimizer_class, arguments, where)
     return _call(optimizer_class, where, list(parameters), **arguments)
 
 
@@ -142,9 +143,18 @@ def build_scheduler(given: Mapping[str, Any] | None, optimizer: torch.optim.Opti
         arguments["schedulers"] = [
             build_scheduler(part, optimizer, f"{where}.schedulers.{number}") for number, part in enumerate(parts)
         ]
-    check_call(scheduler_class, {"optimizer": optimizer, **arguments}, where)
-    arguments["optimizer"] = optimizer
+    if "optimizer" in inspect.signature(scheduler_class).parameters:  # torch 2.0's ChainedScheduler reads its parts'
+        arguments["optimizer"] = optimizer
+    check_call(scheduler_class, arguments, where)
+    _check_numbers(scheduler_class, arguments, where)
     return _call(scheduler_class, where, **arguments)
+
+
+def _check_numbers(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+    """Refuse text where the default is a number: the optimizers of torch 2.0 have no annotations."""
+    for key, parameter in inspect.signature(function).parameters.items():
+        if type(parameter.default) in (int, float) and isinstance(given.get(key), str):
+            check_value(given[key], float, f"{where}.{key}")
 
 
 def _constant(_: int) -> float:

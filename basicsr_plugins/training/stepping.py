@@ -38,7 +38,7 @@ class Stepping(EngineBase):
         if self.settings.compile and hasattr(torch, "compiler"):
             # a step may run a network several times: CUDA graphs may reuse their memory from here on
             getattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)()
-        with self.random_stream:
+        with self.stop, self.random_stream:
             self._train_one_iteration(current_iter)
 
     def _train_one_iteration(self, current_iter: int) -> None:
@@ -92,9 +92,12 @@ class Stepping(EngineBase):
         """
         if not distributed.is_distributed():
             return False
-        flags = torch.tensor([False, *(parameter.grad is not None for parameter in parameters)], device=values.device)
+        stop, used = self.stop.flags(), [parameter.grad is not None for parameter in parameters]
+        flags = torch.tensor([False, *stop, *used], device=values.device)
         flags[0] = ~torch.isfinite(values).all()
-        broken, *used = distributed.any_rank_each(flags)
+        broken, *answers = distributed.any_rank_each(flags)
+        self.stop.agree(answers[: len(stop)])
+        used = answers[len(stop) :]
         if not broken:
             distributed.average_gradients(parameters, used)
         return broken
@@ -122,6 +125,8 @@ class Stepping(EngineBase):
             self._zero_gradients()
             return
         clip_gradients(parameters, self.settings.grad_clip, norm)
+        if self.spn:
+            self.spn.before_step(self.net_g)
         self.precision.step(self.optimizers)
         for name, average in self.averages.items():
             update_average(average, self.networks[name], self.ema_decay)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
-import os
+from collections.abc import Iterable
 from os import path as osp
 from typing import Any, Optional
 
@@ -14,14 +13,17 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from basicsr_plugins import stock
+from basicsr_plugins.metrics.direction import lower_is_better
 from basicsr_plugins.training import distributed
 
 __all__ = [
     "average_metrics",
     "format_table",
     "images_of",
+    "infinite_images",
     "measure_image",
     "metric_is_lower_better",
+    "metric_notes",
     "validate",
 ]
 
@@ -42,7 +44,8 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
     dataset: Any = dataloader.dataset
     indices = list(range(rank, len(dataset), world))
     loader = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=0) if world > 1 else dataloader
-    saver = _Saver(model.opt, dataset.opt["name"], current_iter) if save_img else None
+    pictures = model.pictures
+    pictures.begin(dataset.opt["name"], current_iter)
     records = []
     steps: Any = zip(indices, loader)
     if model.val_settings.pbar and rank == 0:
@@ -50,43 +53,71 @@ def validate(model: Any, dataloader: DataLoader, current_iter: Any, save_img: bo
     for index, data in steps:
         model.feed_data(data)
         model.test()
-        record = {"index": index, "name": _name(data), "metrics": {}, **model.evaluate()}
+        name = _name(data)
+        pictures.start_image(name, index)
+        record = {"index": index, "name": name, "metrics": {}, **model.evaluate()}
         images = images_of(model.output, model.lq, model.batch.get("gt"))
         if "rain_mask" in data:
             images["rain_mask"] = data["rain_mask"][0, 0].cpu().numpy()
-        if saver:
-            record["saved"] = saver.save(images["img"], record["name"], index)
+        if save_img:
+            pictures.save(images["img"])
+        record["pictures"] = pictures.written
         for name, options in (model.val_settings.metrics or {}).items():
             value = measure_image(images, options)
             if value is not None:
                 record["metrics"][name] = value
         records.append(record)
     records = sorted(distributed.gather_objects(records), key=lambda record: record["index"])
-    if saver:
-        saver.settle(records, rank, world)
+    pictures.settle(records, rank, world)
     return records
 
 
 def average_metrics(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the mean of every metric over the images that have it, summed in the data set's order."""
+    """Return the mean of every metric over the images that have it, summed in the data set's order.
+
+    The PSNR of a perfect image is infinite, and so would be the mean, which tells nothing any more: such images are
+    left out as long as there are others. ``infinite_images`` counts them.
+    """
     names = dict.fromkeys(name for record in records for name in record["metrics"])
     means = {}
     for name in names:
         values = [record["metrics"][name] for record in records if name in record["metrics"]]
+        values = [value for value in values if math.isfinite(value)] or values
         means[name] = sum(values) / len(values)
     return means
 
 
+def infinite_images(records: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many images have an infinite value, of each metric of which some have."""
+    found: dict[str, int] = {}
+    for record in records:
+        for name, value in record["metrics"].items():
+            if value == math.inf:
+                found[name] = found.get(name, 0) + 1
+    return found
+
+
+def metric_notes(records: list[dict[str, Any]], metrics: Iterable[str]) -> list[str]:
+    """Return one sentence for each metric that has no finite value of every image."""
+    notes = []
+    infinite = infinite_images(records)
+    for name in metrics:
+        missing = [record["name"] for record in records if name not in record["metrics"]]
+        if missing:
+            notes.append(
+                f"{name}: no value for {len(missing)} of {len(records)} images, which the mean leaves out (first: "
+                f"{missing[0]}): no clean image, too small for this metric, or nothing to measure in it."
+            )
+        if name in infinite:
+            notes.append(f"{name}: infinite for {infinite[name]} of {len(records)} images, which the mean leaves out.")
+    return notes
+
+
 def metric_is_lower_better(options: dict[str, Any]) -> bool:
-    """Whether a lower value of this metric is better: as ``better`` says, or as the metric itself states."""
-    if "better" in options:
-        return options["better"] == "lower"
+    """Whether a lower value of this metric is better; where nobody says it, a higher one is, as in stock."""
     from basicsr.utils.registry import METRIC_REGISTRY
 
-    known = dict(iter(METRIC_REGISTRY))
-    if options.get("type") == "calculate_niqe":  # BasicSR's own metrics do not say it
-        return True
-    return getattr(known.get(options.get("type")), "higher_is_better", True) is False
+    return bool(lower_is_better(options, dict(iter(METRIC_REGISTRY)).get(options.get("type"))))
 
 
 def format_table(results: dict[str, dict[str, float]]) -> str:
@@ -105,49 +136,6 @@ def format_table(results: dict[str, dict[str, float]]) -> str:
         values = [row[name] for row in results.values() if name in row]
         means[name] = sum(values) / len(values)
     return "\n".join([*lines, line("average", means)])
-
-
-class _Saver:
-    """Stock's places and names for restored images; a name that was used already gets the image's number.
-
-    With several ranks only the gathered records tell which names clash, so every file waits under its number for that.
-    """
-
-    def __init__(self, opt: dict[str, Any], dataset_name: str, current_iter: Any) -> None:
-        self.opt, self.dataset_name, self.current_iter = opt, dataset_name, current_iter
-        self.used: set[str] = set()
-
-    def save(self, image: Any, name: str, index: int) -> str:
-        """Write an image and return its path."""
-        from basicsr.utils import imwrite
-
-        sharded = distributed.is_distributed()
-        path = self._path(f"{name}_{index}" if sharded or name in self.used else name)
-        self.used.add(name)
-        imwrite(image, path)
-        return path
-
-    def settle(self, records: list[dict[str, Any]], rank: int, world: int) -> None:
-        """Give the files of several ranks the names that one rank would have given them."""
-        if world == 1:
-            return
-        used: set[str] = set()
-        for record in records:
-            name = record["name"]
-            if name not in used and record["index"] % world == rank:
-                path = self._path(name)
-                os.makedirs(osp.dirname(path), exist_ok=True)
-                os.replace(record["saved"], path)
-                with contextlib.suppress(OSError):  # the numbered folder of a training run, empty now
-                    os.rmdir(osp.dirname(record["saved"]))
-            used.add(name)
-
-    def _path(self, name: str) -> str:
-        root = self.opt["path"]["visualization"]
-        if self.opt["is_train"]:
-            return osp.join(root, name, f"{name}_{self.current_iter}.png")
-        ending = self.opt["val"].get("suffix") or self.opt["name"]
-        return osp.join(root, self.dataset_name, f"{name}_{ending}.png")
 
 
 def _name(data: dict[str, Any]) -> str:

@@ -16,8 +16,10 @@ FRAGMENTS = sorted(FOLDER.glob("*.yml"))
 NAMES = {
     "rain100l": {"train": ("rain-1.png", "norain-1.png")},
     "rain100h": {"train": ("rain-1.png", "norain-1.png"), "val": ("rain-001.png", "norain-001.png")},
-    "rain200l": {"train": ("rain-7x2.png", "norain-7.png"), "val": ("rain-7x2.png", "norain-7.png")},
-    "rain200h": {"train": ("rain-7x2.png", "norain-7.png"), "val": ("rain-7x2.png", "norain-7.png")},
+    "rain200l": {"train": ("norain-7x2.png", "norain-7.png"), "val": ("norain-7x2.png", "norain-7.png")},
+    "rain200h": {"train": ("norain-7x2.png", "norain-7.png"), "val": ("norain-7x2.png", "norain-7.png")},
+    "spa": {"val": ("000.png", "000gt.png")},
+    "dpdd": {"train": ("1P0A0917.png", "1P0A0916.png"), "val": ("1P0A0917.png", "1P0A0916.png")},
     "ddn": {"train": ("3_14.jpg", "3.jpg"), "val": ("901_1.jpg", "901.jpg")},
     "outdoor_rain": {"train": ("im_0001_s80_a04.png", "im_0001.png"), "val": ("im_0001_s80_a04.png", "im_0001.png")},
     "reside_ots": {"train": ("part1/0025_0.8_0.04.jpg", "0025.jpg")},

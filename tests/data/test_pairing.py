@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from basicsr_plugins.core.errors import DataError, OptionError
-from basicsr_plugins.data.pairing import check_rule, pair_by_name, pair_from_list
+from basicsr_plugins.data.pairing import check_rule, fitting_rule, pair_by_name, pair_from_list
 
 
 def touch(root, names):
@@ -35,7 +35,10 @@ def pairs(tmp_path, rule, lq, gt, recursive=False):
         ("prefix:1", "3_14.jpg", "3.jpg"),  # DDN
         ("prefix:2", "im_0001_s80_a04.png", "im_0001.png"),  # Outdoor-Rain
         ("replace:rain-->norain-", "rain-7.png", "norain-7.png"),  # Rain100L
-        ("replace:rain-->norain-,x2->", "rain-7x2.png", "norain-7.png"),  # Rain200H
+        ("replace:x2->", "norain-7x2.png", "norain-7.png"),  # Rain200H, Rain200L
+        ("replace:rain-->norain-,x2->", "rain-7x2.png", "norain-7.png"),  # a renamed copy of them
+        ("append:gt", "000.png", "000gt.png"),  # SPA-Data's test set
+        ("order", "1P0A0917.png", "1P0A0916.png"),  # DPDD
         ("replace:rain->clean", "12_rain.png", "12_clean.png"),  # Raindrop
         ("replace:low->normal", "low00690.png", "normal00690.png"),  # LOL-v2
         ("replace:rd-->norain-", "rd-3.png", "norain-3.png"),  # RainDS
@@ -116,9 +119,53 @@ def test_broken_lists_say_where(tmp_path):
         pair_from_list("json", tmp_path / "list.json", tmp_path, tmp_path, "gt_lq", "x")
 
 
+def test_order_pairs_the_nth_with_the_nth_in_each_folder(tmp_path):
+    lq = ["a/im9.png", "a/im10.png", "b/1P0A0917.png", "b/1P0A1003.png"]
+    gt = ["a/x8.png", "a/x11.png", "b/1P0A0916.png", "b/1P0A1001.png"]
+    found, pairing = pairs(tmp_path, "order", lq, gt, recursive=True)
+    assert found == dict(zip(lq, gt))
+    assert not pairing.missing
+    assert not pairing.unused
+
+
+def test_order_refuses_a_gap_and_one_folder_of_both(tmp_path):
+    touch(tmp_path / "lq", ["1.png", "2.png"])
+    touch(tmp_path / "gt", ["7.png"])
+    with pytest.raises(DataError, match=r"x\.pair: the rule 'order' needs as many .*lq has 2 and .*gt has 1"):
+        pair_by_name(tmp_path / "lq", tmp_path / "gt", "order", "x")
+    with pytest.raises(OptionError, match=r"x\.dataroot_gt: the rule 'order' needs a folder"):
+        pair_by_name(tmp_path / "lq", tmp_path / "lq", "order", "x")
+
+
+def test_one_flat_folder_with_an_ending(tmp_path):
+    touch(tmp_path, ["000.png", "000gt.png", "001.png", "001gt.png"])
+    found = pair_by_name(tmp_path, tmp_path, "append:gt", "x")
+    assert [(a.name, b.name) for a, b in found.pairs] == [("000.png", "000gt.png"), ("001.png", "001gt.png")]
+    assert not found.missing
+
+
 @pytest.mark.parametrize(
-    "rule", ["sam", "prefix", "prefix:0", "prefix:x", "replace:a", "replace:->b", "same:1", "folder"]
+    ("lq", "gt", "rule"),
+    [
+        ("norain-1x2.png", "norain-1.png", "replace:x2->"),
+        ("000.png", "000gt.png", "append:gt"),
+        ("0001_0.8_0.2.jpg", "0001.png", "prefix:1"),
+        ("1.jpg", "1.png", "same_stem"),
+        ("a.png", "b.png", None),
+    ],
+)
+def test_the_rule_that_fits_is_found_for_the_message(tmp_path, lq, gt, rule):
+    touch(tmp_path / "lq", [lq])
+    touch(tmp_path / "gt", [gt])
+    assert fitting_rule(tmp_path / "lq", tmp_path / "gt", "x") == rule
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["sam", "prefix", "prefix:0", "prefix:x", "replace:a", "replace:->b", "same:1", "folder", "append", "order:1"],
 )
 def test_wrong_rules_are_explained(rule):
-    with pytest.raises(OptionError, match=r"x\.pair: (unknown pairing rule|expected '(prefix|replace|same|folder))"):
+    with pytest.raises(
+        OptionError, match=r"x\.pair: (unknown pairing rule|expected '(prefix|replace|same|folder|append|order))"
+    ):
         check_rule(rule, "x.pair")

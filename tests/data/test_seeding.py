@@ -67,9 +67,9 @@ def test_a_training_that_is_over_has_no_sampler(photos):
 def test_without_set_epoch_and_workers_the_samples_served_count_the_epochs(length):
     seeds = SampleSeeds(7)
     seen = []
-    for _ in range(7):
+    for served in range(7):
+        seeds.serve(served % length)
         seen.append(seeds.epoch)
-        seeds.count(length)
     assert seen == [served // length for served in range(7)]
 
 
@@ -142,6 +142,57 @@ def test_epochs_differ_even_when_nobody_tells_the_epoch(photos, workers):
     loader = DataLoader(dataset, batch_size=5, num_workers=workers)
     first, second = ([batch["lq"] for batch in loader] for _ in range(2))
     assert not torch.equal(first[0], second[0])
+
+
+def plain_epochs(dataset, workers, count=3, **loader):
+    """Return the samples of some epochs of a plain loader, by index, in an order of its own."""
+    torch.manual_seed(11)
+    generator = torch.Generator().manual_seed(5)
+    loader = DataLoader(dataset, batch_size=2, num_workers=workers, shuffle=True, generator=generator, **loader)
+    return [{path: lq for batch in loader for path, lq in zip(batch["gt_path"], batch["lq"])} for _ in range(count)]
+
+
+def mix(photos, **more):
+    child = {key: value for key, value in options(photos).items() if key in ("type", "dataroot_gt", "degradations")}
+    inner = {"type": "AllInOneDataset", "children": [child]}
+    return {
+        "name": "m",
+        "type": "AllInOneDataset",
+        "phase": "train",
+        "gt_size": 16,
+        "seed": 7,
+        "children": [inner],
+        **more,
+    }
+
+
+@pytest.mark.parametrize("make", [options, mix])
+def test_in_a_plain_loader_the_seed_fixes_the_draws_and_epochs_differ(photos, make):
+    """Whatever the workers, persistent or started anew, forked or spawned, and whatever torch's own seed."""
+    from basicsr.data import build_dataset
+
+    reference = plain_epochs(build_dataset(make(photos)), 0)
+    for first, second in ((0, 1), (1, 2), (0, 2)):
+        assert not any(torch.equal(reference[first][path], reference[second][path]) for path in reference[0])
+    for workers, loader in ((1, {}), (2, {}), (2, {"persistent_workers": True}),
+                            (1, {"persistent_workers": True, "multiprocessing_context": "spawn"})):  # fmt: skip
+        found = plain_epochs(build_dataset(make(photos)), workers, **loader)
+        for ours, theirs in zip(found, reference):
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[path], theirs[path]) for path in theirs), (workers, loader)
+    other = plain_epochs(build_dataset(make(photos, seed=8)), 0, count=1)[0]
+    assert not any(torch.equal(other[path], reference[0][path]) for path in other)
+
+
+def test_part_of_a_data_set_draws_as_the_whole(photos):
+    from basicsr.data import build_dataset
+
+    whole, part = build_dataset(options(photos)), build_dataset(options(photos))
+    for _ in range(2):
+        for index in range(5):
+            sample = whole[index]
+            if index in (1, 3):
+                assert torch.equal(part[index]["lq"], sample["lq"])
 
 
 def test_validation_never_changes(photos):

@@ -13,7 +13,7 @@ import torch
 import basicsr_plugins
 from basicsr_plugins.core import registration
 from basicsr_plugins.core.errors import OptionError
-from basicsr_plugins.launch.checking import check_run, uses_ours
+from basicsr_plugins.launch.checking import check_options, check_run, uses_ours
 
 
 @pytest.fixture
@@ -126,6 +126,22 @@ def test_several_gpus_without_a_launcher_are_one(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("num_gpu", [1, 4, "auto"])
+@pytest.mark.parametrize("local_rank", [0, 1, 3, 5])
+def test_under_torchrun_each_rank_takes_its_own_gpu_whatever_num_gpu_says(monkeypatch, num_gpu, local_rank):
+    from basicsr_plugins.launch import options as launch_options
+
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", taken.append)
+    for key, value in (("WORLD_SIZE", 8), ("RANK", local_rank), ("LOCAL_RANK", local_rank)):
+        monkeypatch.setenv(key, str(value))
+    opt = {"num_gpu": launch_options._number_of_gpus({"num_gpu": num_gpu})}
+    assert launch_options._init_distributed(None, opt)
+    assert taken == [local_rank % 4, "nccl"]
+
+
 def test_the_stock_parser_takes_one_gpu_for_a_recipe_of_ours(tmp_path, options, monkeypatch, capsys):
     from basicsr.utils import options as stock_options
 
@@ -135,3 +151,19 @@ def test_the_stock_parser_takes_one_gpu_for_a_recipe_of_ours(tmp_path, options, 
     opt, _ = stock_options.parse_options(str(tmp_path))
     assert opt["num_gpu"] == 1
     assert "8 GPUs and no launcher" in capsys.readouterr().err
+
+
+def test_a_metric_that_does_not_say_which_way_it_is_better_is_asked_for_it(options, monkeypatch):
+    def calculate_strange(img, img2):
+        return 0.0
+
+    registration.provides("metric")(calculate_strange)
+    try:
+        options["val"] = {"metrics": {"s": {"type": "calculate_strange"}}}
+        with pytest.raises(OptionError, match=r"val\.metrics\.s\.better: this option is required"):
+            check_options(options)
+        options["val"]["metrics"]["s"]["better"] = "lower"
+        check_options(options)
+    finally:
+        registration._provided["metric"].pop("calculate_strange")
+        registration._registries["metric"]._obj_map.pop("calculate_strange")

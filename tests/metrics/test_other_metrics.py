@@ -1,5 +1,6 @@
 """Classification accuracy, the input's own scores, and the bridge to pyiqa."""
 
+import inspect
 import sys
 import types
 
@@ -7,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from basicsr_plugins.core import registration
 from basicsr_plugins.core.errors import DataError, DependencyError, OptionError
 from basicsr_plugins.metrics import pyiqa_metric
-from basicsr_plugins.metrics.classification import accuracies, confusion_matrix
-from basicsr_plugins.metrics.classification_metric import calculate_accuracy
+from basicsr_plugins.metrics.classification import accuracies, calculate_accuracy, confusion_matrix
 from basicsr_plugins.metrics.input_metric import calculate_input_psnr, calculate_input_ssim
 
 
@@ -19,6 +20,12 @@ def test_accuracy_of_one_image():
     assert calculate_accuracy([0.1, 2.0, 0.3], 2) == 0
     assert calculate_accuracy(np.array([[0.1, 2.0, 0.3]]), 2, top_k=2) == 1
     assert calculate_accuracy([1.0, 1.0], 0) == 0  # a network that says the same for all knows nothing
+
+
+def test_every_metric_that_is_listed_can_be_given_in_an_option_file():
+    for name, metric in registration.provided("metric").items():
+        needed = [key for key, value in inspect.signature(metric).parameters.items() if value.default is value.empty]
+        assert set(needed) <= {"img", "img2", "img_lq", "kwargs"}, name
 
 
 def test_a_class_without_samples_has_no_accuracy():

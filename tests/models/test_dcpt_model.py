@@ -204,6 +204,63 @@ def test_the_classifier_takes_halves_where_the_loss_is_a_mean_over_images(tmp_pa
     assert seen == sizes
 
 
+class Head(torch.nn.Module):
+    """A classifier of somebody else's: batch statistics, and it reads the first feature alone."""
+
+    def __init__(self, feature_dims, num_classes=2, norm="none", **_):
+        super().__init__()
+        self.mix = torch.nn.Conv2d(feature_dims[0], 6, 1)
+        self.norm = torch.nn.BatchNorm2d(6) if norm == "batch2d" else torch.nn.Identity()
+        self.flat = torch.nn.BatchNorm1d(6) if norm == "batch1d" else torch.nn.Identity()
+        self.out = torch.nn.Linear(6, num_classes)
+
+    def forward(self, features):
+        return self.out(self.flat(self.norm(self.mix(features[0])).relu().mean(dim=(-2, -1))))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("norm", ["none", "batch1d", "batch2d"])
+def test_a_classifier_with_batch_statistics_takes_the_step_of_one_pass(tmp_path, monkeypatch, norm, count):
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Head", Head)
+    zero = {"type": "SGD", "lr": 0.0}
+    given = {"network_dc": {"type": "Head", "num_classes": 2, "norm": norm}}
+    options = {"optim_g": zero, "optim_dc": zero}
+    model, joint = (tiny_runs.make_model(tmp_path, "dcpt", train=options, **given) for _ in range(2))
+    joint.net_dc.load_state_dict(model.net_dc.state_dict())
+    seen = []
+    model.net_dc.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    batch = tiny_runs.make_batch(count)
+    tiny_runs.train(model, [1], batch)
+    assert seen == [count]
+    generation = (joint.net_g(batch["gt"]) - batch["gt"]).abs().mean()
+    (generation + focal_loss(joint.net_dc(joint.tap(batch["lq"])), batch["degradation"], 2.0)).backward()
+    expected = gradients(joint)
+    assert set(gradients(model)) == set(expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(gradients(model)[key], value, rtol=1e-4, atol=1e-7)
+
+
+def test_without_a_pixel_loss_there_is_no_generation_phase(tmp_path):
+    model = tiny_runs.make_model(tmp_path, "dcpt", train={"pixel_opt": None})
+    before = tiny_runs.weights(model)
+    [log] = tiny_runs.train(model, [1], tiny_runs.make_batch(4))
+    assert set(log) == {"l_cls"}
+    moved = tiny_runs.differences(before, tiny_runs.weights(model))
+    assert moved != []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("spn_opt", {"loss": {"type": "SPNLoss", "features": "pixel"}}), ("pixel_input", "lq")]
+)
+def test_options_that_need_restored_images(tmp_path, key, value):
+    tiny_runs.write_images(tmp_path / "images")
+    options = tiny_runs.parsed_options(tmp_path, "dcpt", train={"pixel_opt": None, key: value})
+    with pytest.raises(OptionError, match=rf"train\.{key}: without pixel_opt no image is restored"):
+        check_run(options)
+
+
 def test_classification_which_needs_more_memory_comes_before_there_are_gradients(tmp_path):
     model = tiny_runs.make_model(tmp_path, "dcpt")
     model.feed_data(tiny_runs.make_batch(4))

@@ -102,6 +102,17 @@ def validate(model, opt):
     return model.results["seen"]
 
 
+def test_noise_and_blur_report_removal_alone(tmp_path, photos):
+    opt = options(tmp_path, photos, "GeneralizationStudyModel")
+    with_rain = validate(build(opt), opt)
+    opt["val"]["rain_scores"] = False
+    results = validate(build(opt), opt)
+    assert set(results) == {"psnr", "removal"}
+    assert set(with_rain) - set(results) == {
+        "e_r", "e_b", "e_r_oracle", "removal_ratio", "residual", "skipped",
+    }  # fmt: skip
+
+
 # -- decoupled scores -------------------------------------------------------------------------------------------------
 
 

@@ -159,6 +159,54 @@ def validate(model, with_gt=True, iteration=1, save_img=False):
     return model.metric_results
 
 
+def test_the_weights_of_the_last_iteration_are_validated_once(tmp_path, caplog):
+    """Stock's loop validates at total_iter, and again, one further, when it ends."""
+    caplog.set_level("INFO", logger="basicsr")
+    model = tiny_runs.make_model(tmp_path, train={"total_iter": 2}, val={"metrics": METRICS, "val_freq": 2})
+    restored = []
+    model.net_g.register_forward_hook(lambda module, inputs, output: restored.append(module.training))
+    tiny_runs.train(model, [1, 2], tiny_runs.make_batch())
+    first = dict(validate(model, iteration=2))
+    assert restored.count(False) == 3
+    assert validate(model, iteration=3) == first
+    assert restored.count(False) == 3
+    assert "Validation set5: done at iteration 2 with these weights." in caplog.text
+    with torch.no_grad():
+        next(iter(model.net_g.parameters())).add_(0.1)
+    assert validate(model, iteration=3) != first  # other weights, whatever the iteration
+    assert restored.count(False) == 6
+
+
+@pytest.mark.parametrize("recipe", list(tiny_runs.RECIPES))
+@pytest.mark.parametrize("ema_decay", [0, 0.9])
+def test_no_recipe_validates_the_last_iteration_twice(tmp_path, caplog, recipe, ema_decay):
+    caplog.set_level("INFO", logger="basicsr")
+    train = {"total_iter": 1, "ema_decay": ema_decay}
+    model = tiny_runs.make_model(tmp_path, recipe, train=train, val={"metrics": METRICS, "val_freq": 1})
+    model.opt["datasets"].update({f"val_{name}": {"name": name} for name in ("first", "second")})
+    tiny_runs.train(model, [1], tiny_runs.make_batch())
+    for iteration in (1, 2):
+        for name in ("first", "second"):
+            images = Images()
+            images.opt = {"name": name, "phase": "val"}
+            model.validation(DataLoader(images, batch_size=1), iteration, None, False)
+    assert caplog.text.count("done at iteration 1 with these weights") == 2
+
+
+@pytest.mark.parametrize("validated", [None, 1])
+def test_the_closing_validation_runs_where_the_last_one_was_earlier(tmp_path, validated):
+    model = tiny_runs.make_model(tmp_path, train={"total_iter": 2}, val={"metrics": METRICS, "val_freq": 1})
+    for iteration in (1, 2):
+        tiny_runs.train(model, [iteration], tiny_runs.make_batch())
+        if iteration == validated:
+            validate(model, iteration=iteration)
+    seen = []
+    model.net_g.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    validate(model, iteration=3)
+    assert len(seen) == 3
+    assert model.best_metric_results["set5"]["psnr"]["iter"] in (1, 2)
+
+
 def test_metrics_equal_stock(tmp_path):
     changes = {"val": {"metrics": METRICS, "val_freq": 1, "save_img": True}}
     ours, stock = tiny_runs.make_model(tmp_path, **changes), stock_model(tmp_path / "stock", **changes)

@@ -17,6 +17,7 @@ from basicsr_plugins.core.registration import lookup
 from basicsr_plugins.launch.checking import check_options
 from basicsr_plugins.losses.uncertainty import uncertainty_term
 from basicsr_plugins.negatives.ingredient import SPN as Ingredient
+from basicsr_plugins.negatives.ingredient import check_spn
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 2, "img_range": 1.0}
 SWINIR = {"type": "SwinIR", "upscale": 2, "img_size": 16, "window_size": 8, "img_range": 1.0, "depths": [2],
@@ -276,6 +277,22 @@ def test_table_6_and_the_adaptive_variant(tmp_path):
         assert moved is (negatives["mode"] == "adaptive")
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_adaptive_negatives_take_the_weights_before_the_step(accumulate, tmp_path):
+    """Released code: spread, refresh, backward, step. After the step a negative would equal the next network."""
+    given = {**SPN, "negatives": {"mode": "adaptive", "count": 2, "threshold": 0.0}}
+    model = build(options(tmp_path, spn=given, accumulate=accumulate))
+    expected = [weights(negative.module) for negative in model.spn.negatives.models]
+    for step in range(3):
+        before = weights(model.net_g)
+        train(model, accumulate, step * accumulate + 1)
+        expected[step % 2] = 0.001 * expected[step % 2] + 0.999 * before
+        assert not torch.equal(before, weights(model.net_g))
+        for negative, right in zip(model.spn.negatives.models, expected):
+            torch.testing.assert_close(weights(negative.module), right, rtol=1e-6, atol=1e-7)
+    assert model.spn.negatives.refreshed == 3
+
+
 def test_uncertainty_weight(tmp_path):
     model = build(options(tmp_path, spn={**SPN, "uncertainty_weight": 0.5}))
     log = train(model, 4)[-1]
@@ -353,6 +370,17 @@ def test_spn_model_needs_the_section(tmp_path):
             call(opt)
     opt["model_type"] = "RestorationModel"
     check_options(opt)
+
+
+def test_missing_vgg_weights_are_named_with_their_option(monkeypatch):
+    from basicsr_plugins.core.errors import DependencyError
+
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(DependencyError, match=r"^train\.spn_opt\.loss\.weights: the pre-trained weights of vgg16"):
+        check_spn({"loss": {"type": "SPNLoss"}})
 
 
 def test_training_images_out_of_range(tmp_path):

@@ -30,7 +30,7 @@ RECIPES = {
     "spn_dehazeformer_t": (256, 32, 131100, "AdamW", 4e-4, 4e-6),
     "spn_dehazeformer_s": (256, 16, 262200, "AdamW", 2e-4, 2e-6),
     "spn_dehazeformer_b": (256, 16, 262200, "AdamW", 2e-4, 2e-6),
-    "spn_nafnet_gopro": (256, 8, 400000, "AdamW", 1e-3, 1e-7),
+    "spn_nafnet_gopro": (256, 4, 200000, "AdamW", 1e-3, 1e-7),
     "spn_idt_rain200l": (128, 4, 180000, "Adam", 1e-4, [45000, 112500, 157500]),
     "spn_idt_rain200h": (128, 4, 180000, "Adam", 1e-4, [45000, 112500, 157500]),
 }
@@ -110,6 +110,25 @@ def test_fragments_cover_the_tables():
     }
     for table, names in rows.items():
         assert [key for key in FRAGMENTS if key.startswith(f"table_{table}_")] == [f"table_{table}_{n}" for n in names]
+
+
+def test_rows_of_a_table_start_at_the_same_iteration():
+    from basicsr_plugins.losses.spn_guard import SPNGuard
+
+    for key, given in FRAGMENTS.items():
+        if given is not None and key.startswith("table_"):
+            guard = SPNGuard(**given.get("guard", {}))
+            largest = max(given.get("negatives", {}).get("steps", [2000]))
+            assert (guard.scale(1999, largest), guard.scale(2000, largest) > 0) == (0, True), key
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "edsr" in name or "swinir" in name or "idt" in name])
+def test_luma_stands_beside_rgb_where_the_paper_reports_luma(name):
+    metrics = load(name)["val"]["metrics"]
+    assert {key: options["test_y_channel"] for key, options in metrics.items()} == {
+        "psnr": False, "ssim": False, "psnr_y": True, "ssim_y": True,
+    }  # fmt: skip
+    assert len({options["crop_border"] for options in metrics.values()}) == 1
 
 
 def test_demo_trains(tmp_path):

@@ -20,7 +20,7 @@ OPTIONS = Path(__file__).parents[2] / "options"
 KEPT = {
     "type", "num_classes", "upscale", "in_chans", "img_range", "upsampler", "resi_connection", "num_in_ch",
     "num_out_ch", "inp_channels", "out_channels", "LayerNorm_type", "padding", "train_size", "res_scale", "rgb_mean",
-    "unit_range",
+    "unit_range", "classes",
 }  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "NAFNet": {"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
@@ -142,7 +142,7 @@ class Shrunk:
             network = _build(opt["network_g"])
             options = classifier_options(options, FeatureTap(network, preset_layers(network)))
         if name == "e":
-            options["classes"] = list(opt["blend"]["adapters"])
+            options.setdefault("classes", list(opt["blend"]["adapters"]))
         key = str(abs(hash(repr(sorted(options.items())))))
         path = self.folder / "weights" / f"{options['type']}_{key}.pth"
         if not path.exists():
@@ -154,19 +154,19 @@ class Shrunk:
         blend = opt.get("blend")
         if not blend:
             return
+        series = "builtin" if opt["network_g"]["type"] == "NAFNet" else "demo"
         for key in ("adapters", "add"):
             if blend.get(key):
-                blend[key] = {name: str(self._adapter(name)) for name in blend[key]}
+                blend[key] = {name: str(self._adapter(series, name)) for name in blend[key]}
 
-    def _adapter(self, name: str) -> Path:
-        folder = self.folder / "adapters" / name
+    def _adapter(self, series: str, name: str) -> Path:
+        folder = self.folder / "adapters" / series / name
         if not folder.exists():
-            source = f"demo/abair_adapter_{name}.yml"
-            adapter_opt = self.options(source)
+            adapter_opt = self.options(f"{series}/abair_adapter_{name}.yml")
             model = lookup("model", "AdapterModel")(copy.deepcopy(adapter_opt))
             model.save(0, -1)
             saved = next(Path(adapter_opt["path"]["models"]).glob("adapter_*"))
-            folder.parent.mkdir(exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
             saved.rename(folder)
         return folder
 

@@ -95,3 +95,13 @@ def test_the_network_is_differentiated_outside_autocast() -> None:
             break
         loss.backward()
     assert seen == [torch.float32]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_head_may_ignore_features(parts: int) -> None:
+    network, head = nn.Conv2d(3, 4, 3), nn.Linear(4, 1)
+    used, ignored = network(torch.rand(4, 3, 5, 5)), network(torch.rand(4, 3, 5, 5))
+    wanted = torch.autograd.grad(head(used.mean(dim=(-2, -1))).mean(), network.weight, retain_graph=True)[0]
+    for loss in losses_in_parts([ignored, used], lambda some, which: head(some[1].mean(dim=(-2, -1))).mean(), parts):
+        loss.backward()
+    torch.testing.assert_close(network.weight.grad, wanted)

@@ -28,6 +28,9 @@ RESULTS_FILE = "study_results.json"
 class StudyValSettings(ValSettings):
     """Section ``val`` of the studies."""
 
+    rain_scores: bool = option(
+        True, "report E_R, E_B, removal ratio and residual; false for noise and blur, which have no mask"
+    )
     mask_threshold: float = option(
         10 / 255,
         "a pixel of a pair is rain where |lq - gt| exceeds this, unless the data set says",
@@ -42,8 +45,9 @@ class DecoupledScores(EngineBase):
     """Mix-in for a ``RestorationModel``: E_R, E_B, removal ratio and residual for every validation set.
 
     The mask of rain is the data set's ``rain_mask`` (``RainSynthesisDataset``), or where input and clean image differ.
-    ``removal`` is the projection on the degradation, for noise and blur, which have no mask. Images that have hardly
-    any rain or hardly any background are left out of the rain scores and counted in ``skipped``.
+    ``removal`` is the projection on the degradation, for noise and blur, which have no mask; there
+    ``rain_scores: false`` leaves the other scores out. Images with too little rain or too little background
+    (``least_share``) are left out of the rain scores and counted in ``skipped``.
     """
 
     ValSettings: ClassVar[type[ValSettings]] = StudyValSettings
@@ -59,6 +63,8 @@ class DecoupledScores(EngineBase):
     def scores(self, output: Tensor, degraded: Tensor) -> dict[str, Any]:
         """Return the scores of one restored image (1, 3, h, w); ``rain`` is None where it is skipped."""
         images = _array(output), _array(degraded), _array(self.gt)
+        if not self.val_settings.rain_scores:
+            return {"removal": degradation_removal(*images)}
         mask = self.batch["rain_mask"][0, 0].cpu().numpy() if "rain_mask" in self.batch else None
         settings = self.val_settings
         errors = decoupled_errors(*images, mask, settings.mask_threshold, settings.least_share)
@@ -75,15 +81,15 @@ class DecoupledScores(EngineBase):
     def aggregate(self, records: list[dict[str, Any]], dataset_name: str) -> tuple[dict[str, float], str]:
         """Return the means over the images, and how many were skipped."""
         metrics, text = super().aggregate(records, dataset_name)
+        removals = [record["removal"] for record in records if not np.isnan(record.get("removal", np.nan))]
+        if removals:
+            metrics["removal"] = float(np.mean(removals))
         evaluated = [record for record in records if "rain" in record]
         if not evaluated:
             return metrics, text
         scored = [record["rain"] for record in evaluated if record["rain"]]
         if scored:
             metrics.update({name: float(np.mean([scores[name] for scores in scored])) for name in scored[0]})
-        removals = [record["removal"] for record in evaluated if not np.isnan(record["removal"])]
-        if removals:
-            metrics["removal"] = float(np.mean(removals))
         metrics["skipped"] = float(len(evaluated) - len(scored))
         line = f"\t rain scores over {len(scored)} images, {len(evaluated) - len(scored)} skipped"
         if scored:
@@ -100,7 +106,8 @@ class DecoupledScores(EngineBase):
     def _write_results(self, path: Path, dataloader: Any, current_iter: Any) -> None:
         results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         name = dataloader.dataset.opt["name"]
-        iteration: Optional[int] = current_iter if isinstance(current_iter, int) else None
+        counted = self.counted_iteration(current_iter)
+        iteration: Optional[int] = counted if isinstance(counted, int) else None
         results[name] = {"iteration": iteration, "images": len(dataloader.dataset), **self.metric_results}
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(results, indent=2), encoding="utf-8")

@@ -62,11 +62,11 @@ class DegradationClassification(EngineBase):
         layers = run.train.feature_layers if run.train is not None else None
         return FeatureTap(network, layers or preset_layers(network), where="train.feature_layers")
 
-    #: What the labels mean, where ``train.labels`` says that the classifier answers for each primitive.
+    #: The label table of multi-label classification, where ``train.labels`` is set.
     primitives: Optional[PrimitiveLabels] = None
 
     def setup(self) -> None:
-        """Tap ``net_g``, and read what the labels mean."""
+        """Tap ``net_g``, and build the label table."""
         super().setup()
         self.tap = self.make_tap(self.net_g, self.run)
         primitives = primitives_of(self.run)
@@ -110,25 +110,30 @@ class DegradationClassification(EngineBase):
         return self.cri_cls(self.net_dc(features), self.primitives.targets(labels) if self.primitives else labels)
 
     def classification_losses(self, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
-        """Yield the same loss in two halves, where it is a mean over images: half of ``net_dc``'s graph lives."""
-        parts = 2 if getattr(self.cri_cls, "mean_over_images", False) else 1
+        """Yield the same loss, in two halves where that changes nothing: then only half of ``net_dc``'s graph lives.
+
+        That is so where the loss says that it is a mean over images (``mean_over_images``) and the classifier that it
+        treats each image alone (``independent_images``); one with batch statistics takes the batch in one pass.
+        """
+        means = getattr(self.cri_cls, "mean_over_images", False)
+        parts = 2 if means and getattr(self.net_dc, "independent_images", False) else 1
         for loss in losses_in_parts(features, self.classification_loss, parts):
             yield {"l_cls": loss}
 
     @property
     def num_labels(self) -> int:
-        """Number of degradations, mixtures included, that are told apart."""
+        """Number of degradation labels, mixtures included."""
         return len(self.primitives) if self.primitives else self.opt["network_dc"]["num_classes"]
 
     def class_names(self) -> list[str]:
-        """Return the degradations' names where an option says them, else their numbers."""
+        """Return the names of the labels where an option gives them, else their numbers."""
         if self.primitives:
             return [self.primitives.name(label) for label in range(self.num_labels)]
         return self.run.label_names(self.num_labels)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Remember the true and the predicted degradation of the image in ``self``."""
+        """Record the true and the predicted degradation of the image in ``self``."""
         if "degradation" not in self.batch:
             return {}
         network = self.evaluation_network("g")
@@ -189,7 +194,7 @@ class DegradationClassification(EngineBase):
 
 
 def primitives_of(run: RunOptions) -> Optional[PrimitiveLabels]:
-    """Return what the labels mean where ``train.labels`` says that the classifier answers for each primitive."""
+    """Return the label table of multi-label classification, or None without ``train.labels``."""
     labels = getattr(run.train, "labels", None)
     return PrimitiveLabels(labels) if labels else None
 

@@ -1,4 +1,4 @@
-"""What the two adapter recipes share: a frozen base network whose weights must be the ones its adapters know."""
+"""Shared by the two adapter recipes: the frozen base, whose weights must be those the adapters were trained on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FrozenBase(EngineBase):
 
     @staticmethod
     def recall_base(opt: dict[str, Any], folders: Iterable[AdapterFolder]) -> None:
-        """At a resume, point ``path.pretrain_network_g`` at the base again.
+        """At a resume, set ``path.pretrain_network_g`` to the base again.
 
         BasicSR has replaced it by ``net_g_<iter>.pth`` of this run, which a frozen network never writes.
         """
@@ -71,7 +71,7 @@ class FrozenBase(EngineBase):
 
     @staticmethod
     def hold_statistics(network: nn.Module) -> None:
-        """Keep BatchNorm layers of the frozen base from following the batches they see."""
+        """Keep the running statistics of the frozen base's BatchNorm layers fixed."""
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()

@@ -1,4 +1,4 @@
-"""What a data set's integer labels mean to an estimator: one degradation, or several in equal shares."""
+"""Soft labels: a data set's integer labels as one degradation, or as several in equal shares."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from torch.nn import functional
 
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
 
-__all__ = ["MixtureLabels"]
+__all__ = ["CLEAN", "MixtureLabels"]
+
+#: What an image without degradation is called.
+CLEAN = "clean"
 
 
 class MixtureLabels:
     """Turns labels into shares of the estimator's classes (soft labels, 1/m each for m mixed degradations).
 
     Args:
-        labels: What label 0, 1, ... means: a class, or a list of classes for a mixture.
+        labels: What label 0, 1, ... means: a class, or a list of classes for a mixture. ``clean``, or an empty list, is
+            an image without degradation; the estimator then has a class of that name.
         classes: The estimator's classes.
         where: YAML path of the labels, for messages.
 
     Raises:
-        OptionError: A label names a class that the estimator does not have.
+        OptionError: A label names a class that the estimator does not have, or ``clean`` beside a degradation.
 
     Example:
         >>> MixtureLabels(["rain", ["rain", "haze"]], ["rain", "haze"]).table
@@ -35,18 +39,38 @@ class MixtureLabels:
         self, labels: Sequence[Union[str, Sequence[str]]], classes: Sequence[str], where: str = "blend.labels"
     ) -> None:
         self.where = where
-        self.meanings = [[label] if isinstance(label, str) else list(label) for label in labels]
+        self.meanings = [self.meaning(label, f"{where}[{index}]") for index, label in enumerate(labels)]
         self.table = torch.zeros(len(self.meanings), len(classes))
         for index, names in enumerate(self.meanings):
             for name in names:
                 if name not in classes:
                     raise OptionError(
-                        f"{where}[{index}]: {one_of(name, classes, 'degradation')}"
-                        + (" These are the adapters." if where == "blend.labels" else "")
+                        f"{where}[{index}]: {one_of(name, classes, 'degradation')} {self._advice(name)}".rstrip()
                     )
                 self.table[index, list(classes).index(name)] = 1 / len(names)
         #: label -> class, for the labels that are one degradation
         self.single = {i: list(classes).index(names[0]) for i, names in enumerate(self.meanings) if len(names) == 1}
+
+    @staticmethod
+    def meaning(label: Union[str, Sequence[str]], where: str) -> list[str]:
+        """Return the classes of a label.
+
+        Raises:
+            OptionError: ``clean`` stands beside a degradation.
+        """
+        names = [label] if isinstance(label, str) else list(label)
+        if CLEAN in names and len(names) > 1:
+            raise OptionError(
+                f"{where}: {' & '.join(names)} is not a mixture: name the degradations alone, or {CLEAN!r} alone."
+            )
+        return names or [CLEAN]
+
+    def _advice(self, name: str) -> str:
+        if self.where != "blend.labels":
+            return ""
+        if name == CLEAN:
+            return "A label of clean images needs such a class: network_e.classes: [<adapters>, clean]."
+        return "These are the adapters."
 
     def __len__(self) -> int:
         return len(self.meanings)

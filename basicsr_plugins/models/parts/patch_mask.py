@@ -1,4 +1,4 @@
-"""Random square patches of an image hidden, as MaskDCPT does (arXiv 2510.13282)."""
+"""Random square patches of an image are masked, as in MaskDCPT (arXiv 2510.13282)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def hide_patches(images: Tensor, ratio: float, patch: int) -> Tensor:
 
     Args:
         images: ``(n, c, h, w)``.
-        ratio: Share of the patches that is hidden, in [0, 1].
+        ratio: Share of the patches that is masked, in [0, 1].
         patch: Side of a patch, pixels.
     """
     n, _, h, w = images.shape

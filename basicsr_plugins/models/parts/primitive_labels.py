@@ -1,4 +1,4 @@
-"""Mixtures as sets of primitive degradations: yes or no for each, instead of one class a combination."""
+"""Multi-label targets: mixtures as sets of primitive degradations instead of one class per combination."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from basicsr_plugins.models.parts.mixture_labels import MixtureLabels
+from basicsr_plugins.models.parts.mixture_labels import CLEAN, MixtureLabels
 
 __all__ = ["PrimitiveLabels"]
 
 
 class PrimitiveLabels(MixtureLabels):
-    """Turns labels into one yes or no per primitive, and a classifier's answers back into the likeliest label.
+    """Turns labels into multi-hot targets over primitives, and logits back into the most probable label.
 
     Args:
         labels: What label 0, 1, ... means: a primitive, a list of primitives, or an empty list for a clean image.
@@ -43,7 +43,12 @@ class PrimitiveLabels(MixtureLabels):
 
     def name(self, label: int) -> str:
         """Return what a label is called ("low & rain", "clean")."""
-        return super().name(label) or "clean"
+        return super().name(label) or CLEAN
+
+    @staticmethod
+    def meaning(label: Union[str, Sequence[str]], where: str) -> list[str]:
+        """Return the primitives of a label; none for a clean image."""
+        return MixtureLabels.meaning(label, where) if label else []
 
     def targets(self, labels: Tensor) -> Tensor:
         """Return (n, primitives) of 0 and 1 for labels (n).
@@ -55,6 +60,6 @@ class PrimitiveLabels(MixtureLabels):
         return self.present[labels]
 
     def likeliest(self, logits: Tensor) -> Tensor:
-        """Return the label (n) that answers (n, primitives) make most probable, the primitives being independent."""
+        """Return the most probable label (n) of logits (n, primitives), the primitives taken as independent."""
         signs = self.present * 2 - 1
         return F.logsigmoid(logits[:, None] * signs).sum(dim=-1).argmax(dim=1)
