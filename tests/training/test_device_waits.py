@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -173,3 +174,20 @@ def test_a_wait_that_somebody_adds_is_seen(tmp_path, monkeypatch, careless):
 
     monkeypatch.setattr(RestorationModel, "restoration_losses", wait)
     assert sum(waits(look_at(tmp_path, "plain", {}))) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", tiny_runs.RECIPES)
+def test_cuda_itself_counts_one_wait(tmp_path, recipe):
+    model = tiny_runs.make_model(tmp_path, recipe, num_gpu=1)
+    for iteration in range(1, WARM_UP + 1):
+        tiny_runs.train(model, [iteration])
+    model.feed_data(tiny_runs.make_batch())
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.optimize_parameters(WARM_UP + 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchronizing CUDA operation" in str(warning.message) for warning in caught) == 1
