@@ -13,12 +13,13 @@ from device_tags import PretendedGPU
 
 import basicsr_plugins
 from basicsr_plugins.core import registration
+from basicsr_plugins.losses import feature_distance
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.amp, "GradScaler"), reason="the counts are those of torch 2.3 and newer; older ones wait more"
 )
 #: Before the iteration that is counted: the first calls look at the range of their images, optimizers make their state.
-WARM_UP = 11
+WARM_UP = 3
 #: One transfer brings all losses and the gradients' norm to the host, whatever the recipe and however many its phases.
 ONCE = (1, 0)
 
@@ -121,6 +122,11 @@ def look_at(folder: Any, recipe: str, changes: dict[str, Any]) -> PretendedGPU:
 def waits(gpu: PretendedGPU) -> tuple[int, int]:
     """Return how often the last iteration read something back, and how often it copied from or to the host."""
     return tuple(sum(event.kind == kind for event in gpu.step) for kind in ("wait", "copy"))
+
+
+@pytest.fixture(autouse=True)
+def _few_looks_at_ranges(monkeypatch):
+    monkeypatch.setattr(feature_distance, "RANGE_CHECKS", WARM_UP)
 
 
 @pytest.mark.parametrize("way", WAYS)
