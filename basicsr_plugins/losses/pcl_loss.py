@@ -108,6 +108,15 @@ class PCLLoss(nn.Module):
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
         self.distance = FeatureDistance(features, layers, weights, range_norm, use_input_norm, published=LAYERS)
 
+    def get_extra_state(self) -> Tensor:
+        """Return the state of the loss's own generator, so that a resumed run draws on; empty without ``seed``."""
+        return torch.empty(0, dtype=torch.uint8) if self.generator is None else self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the generator."""
+        if self.generator is not None and state.numel():
+            self.generator.set_state(state.cpu())
+
     def samples(self, target: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
         """Return the drawn positives ``(j, n, 3, h, w)`` and negatives ``(m, n, 3, h, w)``, in the images' range."""
         with torch.no_grad():

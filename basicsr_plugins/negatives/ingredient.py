@@ -207,7 +207,9 @@ class SPN:
         Raises:
             CheckpointError: The state is of other negatives or another loss.
         """
-        if (state["negatives"] is None) != (self.negatives is None) or set(state["loss"]) != set(self._loss_state()):
+        # states of earlier versions have no `_extra_state`: there a seeded PCLLoss begins its draws anew
+        mine, theirs = (set(of) - {"_extra_state"} for of in (self._loss_state(), state["loss"]))
+        if (state["negatives"] is None) != (self.negatives is None) or mine != theirs:
             raise CheckpointError(
                 f"train.spn_opt: the checkpoint was written with another contrastive loss than "
                 f"{type(self.loss).__name__}. Resume with the options it was started with."

@@ -177,3 +177,31 @@ def test_wrong_options():
     output, target, lq = images(3, size=16)
     with pytest.raises(DataError, match="images out of range"):
         tiny_loss()(output, target * 1.2, lq)
+
+
+def test_a_resumed_run_draws_on_where_it_stopped():
+    from basicsr_plugins.negatives.ingredient import SPN
+
+    options = {"loss": {"type": "PCLLoss", "features": "pixel", "seed": 3}, "guard": {"warmup_iter": 0}}
+    images = torch.rand(2, 3, 16, 16)
+    network = torch.nn.Conv2d(3, 3, 1)
+
+    def losses(spn, count):
+        return [spn.losses(images * 0.9, images, images * 0.8)["l_pcl"].item() for _ in range(count)]
+
+    straight, stopped, resumed = (SPN(options, network) for _ in range(3))
+    expected = losses(straight, 4)
+    assert losses(stopped, 2) == expected[:2]
+    state = stopped.state_dict()
+    resumed.load_state_dict(state)
+    assert losses(resumed, 2) == expected[2:]
+    assert expected[2:] != expected[:2]
+    del state["loss"]["_extra_state"]  # as older versions wrote it
+    resumed.load_state_dict(state)
+
+
+def test_without_a_seed_there_is_no_generator_to_save():
+    loss = tiny_loss(seed=None)
+    assert loss.get_extra_state().numel() == 0
+    loss.load_state_dict(tiny_loss(seed=4).state_dict())
+    assert loss.generator is None

@@ -111,6 +111,7 @@ def test_compile_changes_no_key_and_no_result(tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments", [True, {"mode": "reduce-overhead"}], ids=["default", "cuda_graphs"])
 @pytest.mark.parametrize("recipe", ["plain", "dcpt"])
 def test_compile_on_a_gpu(tmp_path, recipe, arguments):
+    torch._dynamo.reset()  # what other tests compiled counts against the limit of recompilations
     options = {"num_gpu": 1}
     plain = tiny_runs.make_model(tmp_path, recipe, **options)
     compiled = tiny_runs.make_model(tmp_path, recipe, **options, train={"compile": arguments})

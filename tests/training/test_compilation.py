@@ -11,7 +11,6 @@ import torch
 from gloo_ranks import Images
 from torch.utils.data import DataLoader
 
-from basicsr_plugins.archs.dcpt_swinir_arch import DCPTSwinIR
 from basicsr_plugins.features import FeatureTap
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.nn.Module, "compile"), reason="train.compile needs torch 2.2")
@@ -98,16 +97,32 @@ def test_validation_compiles_nothing_for_the_sizes_of_its_images(tmp_path, compi
     assert counted["run"] == 4
 
 
+class Tokens(torch.nn.Module):
+    """A convolution, a layer on tokens, a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+        self.mix = torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Transform (n, 3, h, w)."""
+        first = self.first(x)
+        tokens = self.mix(first.flatten(2).transpose(1, 2))
+        return self.last(first + tokens.transpose(1, 2).unflatten(2, first.shape[-2:]))
+
+
 def test_a_compiled_tap_returns_what_a_plain_one_does(compiler):
     backend, counted = compiler
-    network = DCPTSwinIR(img_size=16, embed_dim=12, depths=[1, 1], num_heads=[2, 2]).eval()
-    layers = ["layers.1", "layers.0"]
-    tap, plain = FeatureTap(network, layers), FeatureTap(network, layers)
+    network = Tokens()
+    tap, plain = FeatureTap(network, ["mix", "first"]), FeatureTap(network, ["mix", "first"])
     tap.compile(backend=backend)
     for size in (16, 24):
-        image = torch.rand(1, 3, size, size, requires_grad=True)
-        for ours, theirs in zip(tap(image), plain(image)):
-            torch.testing.assert_close(ours, theirs)
+        image = torch.rand(1, 3, size, size + 2, requires_grad=True)
+        ours, theirs = tap(image), plain(image)
+        assert [feature.shape for feature in ours] == [(1, 3, size, size + 2)] * 2
+        for one, other in zip(ours, theirs):
+            torch.testing.assert_close(one, other)
         output, features = tap.with_output(image)
         torch.testing.assert_close(output, network(image))
         assert len(features) == 2

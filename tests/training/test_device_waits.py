@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from device_tags import PretendedGPU
 
 import basicsr_plugins
 from basicsr_plugins.core import registration
+from basicsr_plugins.losses import feature_distance
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.amp, "GradScaler"), reason="the counts are those of torch 2.3 and newer; older ones wait more"
 )
 #: Before the iteration that is counted: the first calls look at the range of their images, optimizers make their state.
-WARM_UP = 11
+WARM_UP = 3
 #: One transfer brings all losses and the gradients' norm to the host, whatever the recipe and however many its phases.
 ONCE = (1, 0)
 
@@ -122,6 +124,11 @@ def waits(gpu: PretendedGPU) -> tuple[int, int]:
     return tuple(sum(event.kind == kind for event in gpu.step) for kind in ("wait", "copy"))
 
 
+@pytest.fixture(autouse=True)
+def _few_looks_at_ranges(monkeypatch):
+    monkeypatch.setattr(feature_distance, "RANGE_CHECKS", WARM_UP)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("recipe", tiny_runs.RECIPES)
 def test_a_step_of_a_recipe_waits_once_for_the_device(tmp_path, recipe, way):
@@ -173,3 +180,20 @@ def test_a_wait_that_somebody_adds_is_seen(tmp_path, monkeypatch, careless):
 
     monkeypatch.setattr(RestorationModel, "restoration_losses", wait)
     assert sum(waits(look_at(tmp_path, "plain", {}))) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", tiny_runs.RECIPES)
+def test_cuda_itself_counts_one_wait(tmp_path, recipe):
+    model = tiny_runs.make_model(tmp_path, recipe, num_gpu=1)
+    for iteration in range(1, WARM_UP + 1):
+        tiny_runs.train(model, [iteration])
+    model.feed_data(tiny_runs.make_batch())
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.optimize_parameters(WARM_UP + 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchronizing CUDA operation" in str(warning.message) for warning in caught) == 1
