@@ -151,7 +151,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
             raise OptionError("train: no loss is set; give estimator_opt, pixel_opt or both.")
 
     def phases(self, current_iter: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the classification loss and, where it is wanted, the restoration loss through the frozen blend."""
+        """Yield the classification loss and, with a loss on images, the restoration loss through the frozen blend."""
         spatial = self.blend_options.spatial
         logits = self.net_e(self.lq)
         losses: dict[str, Tensor] = {}

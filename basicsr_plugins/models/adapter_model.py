@@ -31,13 +31,13 @@ __all__ = ["AdapterModel"]
 class AdapterOptions:
     """Section ``adapter``."""
 
-    name: str = option(help="the adapter's name, under which blending knows it")
+    name: str = option(help="the adapter's name, as used in section `blend`")
     peft_opt: dict[str, Any] = option(
         {},
         "PEFT method (`type`, default lora), layers (`target`: a preset, names or an expression) and any field of its "
         "config. Rank 4 is the paper's best (table 6b); alpha = rank and the layers are ours",
     )
-    folder: Optional[str] = option(None, "adapter to go on with, or to test")
+    folder: Optional[str] = option(None, "folder of an adapter to continue training, or to test")
     merge: bool = option(False, "also write net_g_<label>.pth, the base with the adapter folded in")
 
 
@@ -109,7 +109,7 @@ class AdapterModel(FrozenBase, RestorationModel):
         return network
 
     def write_network(self, name: str, label: object) -> Path:
-        """Write PEFT's folder, and the merged network where that is wanted."""
+        """Write PEFT's folder, and with ``merge`` the merged network."""
         models, options = Path(self.opt["path"]["models"]), self.adapter_options
         path = self.saved_adapter(models, label)
         average = self.averages.get("g")

@@ -73,7 +73,7 @@ def code_cross_entropy(latent: Tensor, codebook: Tensor, indices: Tensor) -> Ten
     Args:
         latent: (n, d, h, w).
         codebook: (k, d).
-        indices: The wanted codes, (n, h, w).
+        indices: The target codes, (n, h, w).
     """
     return F.cross_entropy(-code_distances(latent, codebook).flatten(0, 2), indices.flatten())
 
@@ -178,7 +178,7 @@ class ContentPriorModel(DecoupledScores, RestorationModel):
         return super().exported_weights(name, twin.merge())
 
     def load_pretrained(self, name: str, network: nn.Module, key: Optional[str] = None) -> None:
-        """Load ``path.pretrain_network_<name>``; a network with an adapter comes back through ``load_extra_state``."""
+        """Load ``path.pretrain_network_<name>``; a network with an adapter is restored by ``load_extra_state``."""
         if name != "g" or self.adapter is None:
             super().load_pretrained(name, network, key)
 
@@ -207,7 +207,7 @@ class ContentPriorModel(DecoupledScores, RestorationModel):
         if not run.path("pretrain_network_prior"):
             raise OptionError(
                 "path.pretrain_network_prior: this option is required. It is the checkpoint of stage 1 (VQGANModel) "
-                "or a public VQGAN; a random prior knows no images."
+                "or a public VQGAN; a randomly initialised prior reconstructs nothing."
             )
 
 

@@ -89,9 +89,9 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
         if binary:
             yield {"l_dc_clean": self._guidance(self.tap(self.gt), CLEAN) * 0.5}
 
-    def _guidance(self, features: list[Tensor], wanted: int) -> Tensor:
+    def _guidance(self, features: list[Tensor], target: int) -> Tensor:
         logits = self.net_dc(features)
-        labels = torch.full((len(logits),), wanted, device=logits.device)
+        labels = torch.full((len(logits),), target, device=logits.device)
         return self.cri_cls(logits, labels) * self.settings.guidance_weight
 
     @property

@@ -50,9 +50,9 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
         adversarial: The generator's adversarial loss, a scalar.
         last_layer: The decoder's last weight.
     """
-    wanted = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)[0].norm()
+    reference = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)[0].norm()
     given = torch.autograd.grad(adversarial, last_layer, retain_graph=True)[0].norm()
-    return (wanted / (given + 1e-4)).clamp(0, 1e4).detach()
+    return (reference / (given + 1e-4)).clamp(0, 1e4).detach()
 
 
 def check_is_vqgan(network: nn.Module, where: str) -> None:

@@ -1,4 +1,4 @@
-"""One negative: mmengine's averaged model with SPN's arithmetic. Imported only where mmengine is wanted."""
+"""One negative: mmengine's averaged model with SPN's arithmetic. Imported only where negatives are built."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class StudyValSettings(ValSettings):
     )
     mask_threshold: float = option(
         10 / 255,
-        "a pixel of a pair is rain where |lq - gt| exceeds this, unless the data set says",
+        "a pixel of a pair is rain where |lq - gt| exceeds this, where the data set returns no rain_mask",
         check=fraction,
     )
     least_share: float = option(

@@ -58,7 +58,7 @@ class DegradationClassification(EngineBase):
 
     @staticmethod
     def make_tap(network: nn.Module, run: RunOptions) -> FeatureTap:
-        """Return the tap that ``train.feature_layers`` or the network's preset asks for."""
+        """Return the tap that ``train.feature_layers`` or the network's preset names."""
         layers = run.train.feature_layers if run.train is not None else None
         return FeatureTap(network, layers or preset_layers(network), where="train.feature_layers")
 
@@ -86,7 +86,7 @@ class DegradationClassification(EngineBase):
     trains_on_labels: ClassVar[bool] = True
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Take a batch, and check its labels while they are on the CPU (a GPU would only say that it stopped).
+        """Take a batch, and check its labels while they are on the CPU (CUDA would name neither label nor file).
 
         Raises:
             DataError: A label without a class.
