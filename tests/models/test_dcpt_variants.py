@@ -362,6 +362,10 @@ def test_validation_says_how_often_the_target_is_seen(tmp_path, guide):
         ({"target_class": 3}, r"train.target_class: .* 0 to 2, got 3"),
         ({"target_class": None}, r"train.target_class: .* got None"),
         ({"guidance": "binary"}, r"network_dc.num_classes: guidance: binary needs"),
+        (
+            {"guidance": "binary", "classes": 2, "target_class": 1},
+            r"train.target_class: guidance: binary tells degraded",
+        ),
         ({"no_classifier": True}, r"path.pretrain_network_dc: this option is required"),
         ({"target_clas": 1}, r"train.target_clas: unknown option .*target_class"),
     ],
