@@ -362,10 +362,6 @@ def test_validation_says_how_often_the_target_is_seen(tmp_path, guide):
         ({"target_class": 3}, r"train.target_class: .* 0 to 2, got 3"),
         ({"target_class": None}, r"train.target_class: .* got None"),
         ({"guidance": "binary"}, r"network_dc.num_classes: guidance: binary needs"),
-        (
-            {"guidance": "binary", "classes": 2, "target_class": 1},
-            r"train.target_class: guidance: binary tells degraded",
-        ),
         ({"no_classifier": True}, r"path.pretrain_network_dc: this option is required"),
         ({"target_clas": 1}, r"train.target_clas: unknown option .*target_class"),
     ],
@@ -377,4 +373,15 @@ def test_guidance_that_cannot_work_is_refused(tmp_path, guide, changes, message)
     if without:
         del opt["path"]["pretrain_network_dc"]
     with pytest.raises(OptionError, match=message):
+        check_options(opt)
+
+
+def test_a_target_that_binary_guidance_would_not_look_at_is_refused(tmp_path, guide):
+    write_images(tmp_path)
+    opt = guided(tmp_path, guide, classes=2, guidance="binary", target_class=None)
+    for section in opt["datasets"].values():
+        section["degradations"] = section["degradations"][:2]
+    check_options(copy.deepcopy(opt))
+    opt["train"]["target_class"] = 1
+    with pytest.raises(OptionError, match=r"train.target_class: guidance: binary tells degraded"):
         check_options(opt)
