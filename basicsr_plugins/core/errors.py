@@ -5,6 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: What other frameworks and released code call an option, where the letters give no hint.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "learning_rate": ("lr",),
+    "hook_names": ("feature_layers",),
+    "hook_layers": ("feature_layers",),
+    "neg_iter": ("steps",),
+    "neg_iters": ("steps",),
+    "batch_size": ("batch_size_per_gpu",),
+    "num_workers": ("num_worker_per_gpu",),
+    "max_iter": ("total_iter",),
+    "iterations": ("total_iter",),
+    "patch_size": ("gt_size",),
+    "crop_size": ("gt_size",),
+    "lora_r": ("r",),
+    "rank": ("r",),
+}
+
 __all__ = [
     "CheckpointError",
     "DataError",
@@ -52,7 +69,8 @@ def one_of(given: object, allowed: Iterable[object], what: str = "value") -> str
     # case and underscores are the most common slips, and difflib weighs them like any letter
     folded = {name.lower().replace("_", ""): name for name in reversed(names)}
     twin = folded.get(str(given).lower().replace("_", ""))
-    close = [twin] if twin else difflib.get_close_matches(str(given), names, n=3, cutoff=0.6)
+    known = [name for name in SYNONYMS.get(str(given).lower(), ()) if name in names]
+    close = [twin] if twin else known or difflib.get_close_matches(str(given), names, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     return f"unknown {what} {str(given)!r}.{hint} Allowed: {shown or 'nothing'}."

@@ -82,7 +82,9 @@ def check_options(opt: dict[str, Any]) -> Optional[RunOptions]:
     with preserved_random_state():
         networks: dict[str, nn.Module] = {}
         for name in recipe.used(run):
-            networks[name] = _build(recipe.network_options(run, name, networks), f"network_{name}")
+            with blamed(f"network_{'g' if networks else name}", f"network_{name} cannot be fitted to it", OptionError):
+                options = recipe.network_options(run, name, networks)  # may run an image through those that are there
+            networks[name] = _build(options, f"network_{name}")
         with blamed(f"model_type {opt['model_type']}", "the recipe cannot be checked", OptionError):
             recipe.check_recipe(run, networks)
     return run

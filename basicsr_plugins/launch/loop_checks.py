@@ -55,9 +55,11 @@ def check_phases(opt: Mapping[str, Any], here: bool) -> None:
         kind = str(phase).split("_")[0]
         if kind not in allowed or (kind == "train" and phase != "train"):
             raise OptionError(f"{where}: {one_of(phase, allowed, 'phase')}")
-        if phase == "train":
-            continue
         name = section.get("name")
+        if phase == "train":
+            if not isinstance(name, str) or not name:
+                raise OptionError(f"{where}.name: expected the data set's name in the log, got {name!r}.")
+            continue
         check_name(name, f"{where}.name")
         if name in names:
             raise OptionError(f"{where}.name: {name!r} is the name of datasets.{names[name]} too; results go by name.")

@@ -51,6 +51,8 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
         opt["manual_seed"] = DrawnSeed(distributed.gather_objects([random.randint(1, 10000)])[0])
     elif not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise OptionError(f"manual_seed: expected a whole number of 0 or more, got {seed!r}.")
+    if opt["manual_seed"] + opt["world_size"] > 2**32:
+        raise OptionError(f"manual_seed: {opt['manual_seed']} is too large; numpy's generator takes less than {2**32}.")
     set_random_seed(opt["manual_seed"] + opt["rank"])
     opt["auto_resume"] = getattr(arguments, "auto_resume", False)
     opt["is_train"] = is_train

@@ -173,7 +173,9 @@ def _train(model: Any, run: RunOptions, dataset: Dataset) -> None:
     def attempt(small: dict[str, Any]) -> None:
         for iteration in iterations:
             model.feed_data(small)
-            model.optimize_parameters(iteration)
+            # not optimize_parameters: whoever counts iterations there (a profiler, a hook) counts those of the training
+            with model.random_stream:
+                model._train_one_iteration(iteration)
             model.guard.allowed = 1_000_000  # what a step makes of the weights is the training's to judge
             output = model.output
         gt = model.batch.get("gt")

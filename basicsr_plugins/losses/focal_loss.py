@@ -43,7 +43,7 @@ class FocalLoss(nn.Module):
         loss_weight: Factor of the result.
 
     Raises:
-        OptionError: A negative gamma; at a call, another number of weights than of classes.
+        OptionError: A negative gamma; in a call, another number of weights than of classes.
 
     Example:
         >>> round(FocalLoss(gamma=0.0)(torch.zeros(4, 5), torch.tensor([0, 1, 2, 3])).item(), 4)  # log 5
@@ -69,8 +69,8 @@ class FocalLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of ``logits`` (n, classes) for integer ``labels`` (n,)."""
-        if self.alpha is not None and self.alpha.shape != logits.shape[1:]:
+        if self.alpha is not None and len(self.alpha) != logits.shape[1]:
             raise OptionError(
-                f"FocalLoss: alpha has {self.alpha.numel()} weights for {logits.shape[1]} classes; give one per class."
+                f"FocalLoss: alpha has {len(self.alpha)} weights, and there are {logits.shape[1]} classes: one each."
             )
         return self.loss_weight * focal_loss(logits.float(), labels, self.gamma, self.alpha)

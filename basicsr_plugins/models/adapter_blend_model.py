@@ -246,6 +246,7 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         options: BlendOptions = run.sections["blend"]
         folders = gather(options)
         check_mode(options.mode, list(folders), "blend.mode")
+        _refuse_ignored(options)
         cls.check_base(run.opt, folders.values())
         classes = cls.network_options(run, "e", networks)["classes"]
         try:
@@ -294,3 +295,16 @@ def gather(options: BlendOptions) -> dict[str, AdapterFolder]:
     except CheckpointError as error:
         raise CheckpointError(f"blend.adapters: {error}") from None
     return {**folders, **added}
+
+
+def _refuse_ignored(options: BlendOptions) -> None:
+    """Refuse what the mode does not look at: an option that does nothing would be taken for one that does."""
+    for key, given, modes in (
+        ("top_k", options.top_k is not None, ("soft",)),
+        ("threshold", options.threshold > 0, ("soft", "one_hot")),
+        ("spatial", options.spatial is not None, ("soft", "one_hot", "oracle")),
+    ):
+        if given and options.mode not in modes:
+            raise OptionError(
+                f"blend.{key}: blend.mode {options.mode} does not use it, only {', '.join(modes)}. Remove one of them."
+            )

@@ -123,6 +123,10 @@ class DCGuidedModel(DegradationClassification, RestorationModel):
                     f"network_dc.num_classes: guidance: binary needs a classifier of clean (0) and degraded (1), "
                     f"this one has {classes} classes."
                 )
+            if run.train.target_class is not None:
+                raise OptionError(
+                    "train.target_class: guidance: binary tells degraded from clean and has no target; remove one."
+                )
             return
         target = run.train.target_class
         if target is None or not 0 <= target < classes:

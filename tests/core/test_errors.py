@@ -50,3 +50,17 @@ def test_the_command_line_prints_one_message(capsys):
     output = capsys.readouterr()
     assert output.err.startswith("basicsr-plugins list: unknown kind 'archs'. Did you mean 'arch'?")
     assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "meant"),
+    [
+        ("learning_rate", ["params", "lr", "betas"], "lr"),
+        ("hook_names", ["target_class", "feature_layers"], "feature_layers"),
+        ("neg_iter", ["decay", "steps", "start"], "steps"),
+        ("batch_size", ["batch_size_per_gpu", "name"], "batch_size_per_gpu"),
+    ],
+)
+def test_what_other_programs_call_an_option_leads_to_ours(given, names, meant):
+    assert f"Did you mean {meant!r}?" in errors.one_of(given, names, "option")
+    assert "Did you mean" not in errors.one_of(given, ["zzz"], "option")

@@ -64,6 +64,13 @@ FOUND = [
     ("dcpt_swinir.yml", ("network_g", "num_heads"), {"a": 1}),
     ("dcpt_swinir.yml", ("network_g", "num_heads", 0), 0),
     ("dcpt_rcan.yml", ("network_g", "img_range"), 0),
+    ("dcpt_swinir.yml", ("network_g", "img_range"), {"img_range": 1.0}),
+    ("dcpt_swinir.yml", ("network_g", "resi_connection"), ["1conv"]),
+    ("dcpt_swinir.yml", ("network_g", "num_heads", 1), 5),
+    ("finetune_nafnet.yml", ("manual_seed",), 10**18),
+    ("spn_swinir_x4.yml", ("datasets", "train", "name"), None),
+    ("finetune_nafnet.yml", ("val", "metrics", "psnr", "crop_border"), []),
+    ("finetune_nafnet.yml", ("train", "pixel_opt", "loss_weight"), None),
 ]
 
 

@@ -620,3 +620,15 @@ def test_blending_pads_to_the_windows_of_a_stock_network(tmp_path):
     model.feed_data({"lq": torch.rand(1, 3, 20, 28), "gt": torch.rand(1, 3, 20, 28), "degradation": torch.tensor([0])})
     model.test()
     assert model.output.shape == (1, 3, 20, 28)
+
+
+@pytest.mark.parametrize(
+    ("mode", "option"),
+    [("sum", {"top_k": 1}), ("average", {"top_k": 1}), ("oracle", {"top_k": 1}), ("one_hot", {"top_k": 1}),
+     ("none", {"top_k": 1}), ("noise", {"top_k": 1}), ("sum", {"threshold": 0.5}), ("average", {"threshold": 0.5}),
+     ("oracle", {"threshold": 0.5}), ("sum", {"spatial": 8}), ("average", {"spatial": 8}), ("none", {"spatial": 8})],
+)  # fmt: skip
+def test_what_a_blend_mode_does_not_look_at_is_refused(tmp_path, base, adapters, mode, option):
+    check(blend_options(tmp_path, base, adapters, {"mode": mode}))
+    with pytest.raises(OptionError, match=rf"^blend\.{next(iter(option))}: blend\.mode {mode} does not use it"):
+        check(blend_options(tmp_path, base, adapters, {"mode": mode, **option}))

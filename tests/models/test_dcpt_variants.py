@@ -374,3 +374,14 @@ def test_guidance_that_cannot_work_is_refused(tmp_path, guide, changes, message)
         del opt["path"]["pretrain_network_dc"]
     with pytest.raises(OptionError, match=message):
         check_options(opt)
+
+
+def test_a_target_that_binary_guidance_would_not_look_at_is_refused(tmp_path, guide):
+    write_images(tmp_path)
+    opt = guided(tmp_path, guide, classes=2, guidance="binary", target_class=None)
+    for section in opt["datasets"].values():
+        section["degradations"] = section["degradations"][:2]
+    check_options(copy.deepcopy(opt))
+    opt["train"]["target_class"] = 1
+    with pytest.raises(OptionError, match=r"train.target_class: guidance: binary tells degraded"):
+        check_options(opt)
