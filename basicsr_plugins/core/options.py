@@ -172,8 +172,12 @@ def to_type(value: Any, annotation: Any) -> tuple[Any, str]:
     if annotation is None or annotation is type(None):
         return value, "" if value is None else "nothing (~)"
     if annotation is float:
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return (float(value), "") if fits else (value, "a number")
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return value, "a number"
+        try:
+            return float(value), ""
+        except OverflowError:  # a whole number of more than 308 digits
+            return value, "a number that a float can hold"
     if annotation is int:
         fits = isinstance(value, int) and not isinstance(value, bool)
         return value, "" if fits else "a whole number"

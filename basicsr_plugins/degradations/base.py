@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional, TypeVar, Union
@@ -10,7 +13,7 @@ from typing import Any, ClassVar, Optional, TypeVar, Union
 import numpy as np
 
 from basicsr_plugins.core.errors import DataError, OptionError
-from basicsr_plugins.core.options import option, parse
+from basicsr_plugins.core.options import check_value, option, parse
 
 __all__ = [
     "Degradation",
@@ -48,6 +51,22 @@ class Degraded:
     layers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number within a value is infinite, undefined, or too large to be a float."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_finite, value))
+    try:
+        return not isinstance(value, (int, float)) or math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def span(value: Range) -> tuple[float, float]:
     """Return a range option as ``(low, high)``; one number is both ends."""
     if isinstance(value, (int, float)):
@@ -59,6 +78,8 @@ def in_order(low: float = -np.inf, high: float = np.inf, what: str = "") -> Any:
     """Return a check for a range option: ordered, and inside ``[low, high]``."""
 
     def check(value: Range) -> str | None:
+        if not _is_finite(value):
+            return "must be made of finite numbers"
         first, last = span(value)
         if first > last:
             return "must be [low, high] with low <= high"
@@ -138,6 +159,19 @@ class Degradation:
         None, "fixed severity or range of severities in [0, 1]; left out, every range is drawn", check=severity_range
     )
 
+    def __post_init__(self) -> None:
+        """Check every option, whether it comes from an option file or from Python; lists become tuples where meant.
+
+        Raises:
+            OptionError: A wrong type, a number that is not finite, a value outside its limits.
+        """
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _is_finite(value):
+                raise OptionError(f"{field.name}: must be made of finite numbers, got {value!r}.")
+            setattr(self, field.name, check_value(value, hints[field.name], field.name, field.metadata.get("check")))
+
     def __call__(
         self,
         image: np.ndarray,
@@ -166,7 +200,7 @@ class Degradation:
         """Draw everything that ``rebuild`` needs for an image of ``size`` (h, w)."""
         if severity is None and self.severity is not None:
             severity = pick(rng, self.severity)
-        if severity is not None and not 0.0 <= severity <= 1.0:
+        if severity is not None and not (_is_number(severity) and 0.0 <= severity <= 1.0):
             raise OptionError(f"severity must lie between 0 and 1, got {severity!r}.")
         params: dict[str, Any] = {"type": type(self).__name__}
         if severity is not None:

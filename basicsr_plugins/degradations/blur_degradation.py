@@ -156,7 +156,7 @@ class GaussianBlur(Degradation):
     kernel: Literal["iso", "aniso", "generalized", "plateau"] = option("iso", "family of the kernel")
     ratio: Range = option((0.3, 1.0), "short over long axis, where not isotropic", check=in_order(0.05, 1.0))
     beta: Range = option((0.5, 4.0), "shape of generalized kernels", source="Real-ESRGAN", check=in_order(0.1, 10.0))
-    truncate: float = option(3.0, "half side of the kernel, in sigmas")
+    truncate: float = option(3.0, "half side of the kernel, in sigmas", check=in_order(0.5, 10.0))
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
         params: dict[str, Any] = {"sigma": pick(rng, self.sigma, severity)}
@@ -201,8 +201,8 @@ class MotionBlur(Degradation):
     short = "motion_blur"
 
     length: Range = option((5.0, 35.0), "length of the path, pixels", check=in_order(1.0, 301.0))
-    angle: Range = option((0.0, 180.0), "direction, degrees")
-    curve: Range = option((-60.0, 60.0), "turn along the path, degrees")
+    angle: Range = option((0.0, 180.0), "direction, degrees", check=in_order(-360.0, 360.0))
+    curve: Range = option((-60.0, 60.0), "turn along the path, degrees", check=in_order(-360.0, 360.0))
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
         return {
@@ -229,13 +229,11 @@ class DefocusBlur(Degradation):
     short = "defocus"
 
     radius: Range = option((1.0, 8.0), "radius of the disc, pixels", check=in_order(0.5, 64.0))
-    step: float = option(
-        0.25, "radii are rounded to multiples of this", check=lambda v: None if v > 0 else "must be > 0"
-    )
+    step: float = option(0.25, "radii are rounded to multiples of this", check=in_order(0.01, 8.0))
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
         steps = np.asarray([*np.atleast_1d(self.radius)]) / self.step
-        return {"radius": pick_int(rng, (float(steps[0]), float(steps[-1])), severity) * self.step}
+        return {"radius": max(1, pick_int(rng, (float(steps[0]), float(steps[-1])), severity)) * self.step}
 
     def apply(self, image: np.ndarray, params: Mapping[str, Any]) -> Degraded:
         return Degraded(_filter(image, disc_kernel(float(params["radius"]))), dict(params))

@@ -12,7 +12,7 @@ import numpy as np
 from basicsr_plugins.core.errors import OptionError, one_of
 from basicsr_plugins.core.options import option
 from basicsr_plugins.core.registration import provides
-from basicsr_plugins.degradations.base import Degradation, Degraded, Range
+from basicsr_plugins.degradations.base import Degradation, Degraded, Range, in_order
 from basicsr_plugins.degradations.build import build_degradation
 from basicsr_plugins.degradations.haze_degradation import Haze
 from basicsr_plugins.degradations.low_light_degradation import LowLight
@@ -127,9 +127,9 @@ class RandomChoice(Degradation):
         """Return the degradations and the cumulative sum of their weights, which ends at 1."""
         entries = [dict(item) if isinstance(item, Mapping) else {"type": item} for item in self.choices or []]
         weights = [entry.pop("weight", 1.0) for entry in entries]
-        if any(not isinstance(weight, (int, float)) or weight < 0 for weight in weights) or (
-            weights and not sum(weights)
-        ):
+        if any(
+            isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight < 0 for weight in weights
+        ) or (weights and not sum(weights)):
             raise OptionError(f"{where}: weights must be 0 or more and not all 0, got {weights!r}.")
         members = _build_all(entries, where)
         return members, np.cumsum(np.array(weights, dtype=np.float64) / sum(weights))
@@ -164,12 +164,17 @@ class CDD(Composition):
 
     mix: Optional[str] = option(None, "name of the mix; left out, any")
     rain: str = option("medium", "preset of the rain")
-    beta: Range = option((1.0, 2.0), "scattering coefficient of the haze", source="OneRestore")
-    airlight: Range = option((0.6, 0.9), "colour of the haze", source="OneRestore")
-    gamma: Range = option((2.0, 3.0), "exponent of the illumination", source="OneRestore")
-    noise: Range = option((0.03, 0.08), "noise of the low light, [0, 1] scale", source="OneRestore")
+    beta: Range = option(
+        (1.0, 2.0), "scattering coefficient of the haze", source="OneRestore", check=in_order(0.0, 20.0)
+    )
+    airlight: Range = option((0.6, 0.9), "colour of the haze", source="OneRestore", check=in_order(0.0, 1.0))
+    gamma: Range = option((2.0, 3.0), "exponent of the illumination", source="OneRestore", check=in_order(1.0, 10.0))
+    noise: Range = option(
+        (0.03, 0.08), "noise of the low light, [0, 1] scale", source="OneRestore", check=in_order(0.0, 1.0)
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mix is not None and self.mix not in CDD_MIXES:
             raise OptionError(f"mix: {one_of(self.mix, CDD_MIXES, 'mix')}")
         self._parts: dict[str, Degradation] = {

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from basicsr_plugins.core.errors import DataError
-from basicsr_plugins.core.options import fraction, option, positive
+from basicsr_plugins.core.options import fraction, option
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.degradations.base import Degradation, Degraded, Range, draw_seed, field_rng, in_order, pick
 
@@ -52,11 +52,9 @@ class Haze(Degradation):
 
     beta: Range = option((0.5, 2.5), "scattering coefficient", check=in_order(0.0, 20.0))
     airlight: Range = option((0.6, 1.0), "colour of the haze", check=in_order(0.0, 1.0))
-    cells: int = option(
-        4, "grid cells per side of the synthetic depth", check=lambda v: None if v > 0 else "must be > 0"
-    )
+    cells: int = option(4, "grid cells per side of the synthetic depth", check=in_order(1, 256))
 
-    smooth: int = option(1, "side of the box filter over the depth, pixels", check=positive)
+    smooth: int = option(1, "side of the box filter over the depth, pixels", check=in_order(1, 999))
     farthest: float = option(1.0, "depths are cut off here", check=fraction)
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:

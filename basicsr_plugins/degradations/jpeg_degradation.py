@@ -33,6 +33,7 @@ class JPEG(Degradation):
     qualities: Optional[list[int]] = option(None, "qualities to choose from instead of the range")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.qualities is not None and not all(1 <= quality <= 100 for quality in self.qualities or [0]):
             raise OptionError(f"qualities: expected whole numbers from 1 to 100, got {self.qualities!r}.")
 

@@ -21,6 +21,7 @@ from basicsr_plugins.degradations.base import (
     in_order,
     pick,
     pick_int,
+    span,
 )
 from basicsr_plugins.degradations.fields import scaled_normal
 
@@ -75,8 +76,9 @@ class GaussianNoise(_Noise):
     exact: bool = option(False, "draw every value, eight times as slow as windows of fixed tables")
 
     def __post_init__(self) -> None:
-        if self.sigmas is not None and (not self.sigmas or min(self.sigmas) < 0):
-            raise OptionError(f"sigmas: expected levels of 0 or more such as [15, 25, 50], got {self.sigmas!r}.")
+        super().__post_init__()
+        if self.sigmas is not None and (not self.sigmas or min(self.sigmas) < 0 or max(self.sigmas) > 255):
+            raise OptionError(f"sigmas: expected levels from 0 to 255 such as [15, 25, 50], got {self.sigmas!r}.")
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
         if self.sigmas is not None:
@@ -108,7 +110,7 @@ class PoissonNoise(_Noise):
     peak: Range = option((20.0, 1000.0), "photons at white", check=in_order(1.0, 1e6))
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], severity: float | None) -> dict[str, Any]:
-        low, high = np.log(self.peak if isinstance(self.peak, tuple) else (self.peak, self.peak))
+        low, high = np.log(span(self.peak))
         return {"peak": float(np.exp(pick(rng, (low, high), severity, hard="low"))), "field_seed": draw_seed(rng)}
 
     def apply(self, image: np.ndarray, params: Mapping[str, Any]) -> Degraded:

@@ -113,6 +113,7 @@ class Rain(Degradation):
     shrink: bool = option(False, "shorten long streaks as the older generators do")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._ranges: dict[str, Any] = {"width_weights": None, **RAIN_PRESETS[self.preset]}
         if self.width is not None:
             self._ranges["width_weights"] = None
@@ -120,8 +121,8 @@ class Rain(Degradation):
             if getattr(self, name) is not None:
                 self._ranges[name] = getattr(self, name)
         widths, weights = self._ranges["width"], self._ranges["width_weights"]
-        if not widths or any(width < 1 or width % 2 == 0 for width in widths):
-            raise OptionError(f"width: expected odd widths such as [1, 3, 5], got {widths!r}.")
+        if not widths or any(not 1 <= width <= 99 or width % 2 == 0 for width in widths):
+            raise OptionError(f"width: expected odd widths up to 99 such as [1, 3, 5], got {widths!r}.")
         if weights is not None and (len(weights) != len(widths) or sum(weights) <= 0 or min(weights) < 0):
             raise OptionError(
                 f"width_weights: expected one weight for each of the {len(widths)} widths, got {weights!r}."
