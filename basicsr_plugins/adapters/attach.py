@@ -109,6 +109,7 @@ def load_adapter(
     """
     folder = folder if isinstance(folder, AdapterFolder) else read_folder(folder)
     peft = import_peft()
+    folder.check_weights()  # PEFT reads them itself, and would go on to a pickle or to the network
     found = fingerprint(net)
     folder.check_base(found, where or type(net).__name__)
     as_linear = bool(folder.provenance.get("pointwise_as_linear"))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from basicsr_plugins.core.errors import CheckpointError
 
-__all__ = ["CHECKSUM", "check_archive", "check_tensors", "checksum"]
+__all__ = ["ADVICE", "CHECKSUM", "check_archive", "check_tensors", "checksum", "file_checksum"]
 
 #: The entry of safetensors' metadata that holds ``checksum``.
 CHECKSUM = "basicsr_plugins.crc32"
@@ -60,6 +60,22 @@ def checksum(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     found = zlib.crc32(json.dumps([others, shapes], sort_keys=True).encode())
     for name in sorted(state):
         found = zlib.crc32(_bytes(state[name]), found)
+    return f"{found:08x}"
+
+
+def file_checksum(path: Path) -> str:
+    """Return the CRC-32 of a whole file.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    found = 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(CHUNK):
+                found = zlib.crc32(block, found)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
     return f"{found:08x}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from basicsr_plugins import checkpoints
 from basicsr_plugins.adapters.folder import read_folder
+from basicsr_plugins.core.atomic import remove_leftovers
 from basicsr_plugins.core.errors import CheckpointError
 from basicsr_plugins.launch.options import DrawnSeed
 from basicsr_plugins.training import distributed, run_files
@@ -29,6 +30,8 @@ def find_resume_state(opt: dict[str, Any]) -> Path | None:
     if not opt["auto_resume"]:
         return Path(opt["path"]["resume_state"]) if opt["path"].get("resume_state") else None
     states = run_files.numbered_files(opt["path"]["training_states"], "", ".state")
+    if states and distributed.rank() == 0:
+        remove_leftovers(opt["path"]["models"])  # a kill may have moved an adapter folder aside
     reasons = []
     for iteration in sorted(states, reverse=True):
         try:
