@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import basicsr_plugins
 from basicsr_plugins.core import registration
-from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.core.safe_yaml import load_yaml
 
 __all__ = ["add_parser"]
@@ -112,5 +113,6 @@ def _network(path: Path | None) -> Any:
     options = dict(load_yaml(path).get("network_g") or {})
     if "type" not in options:
         raise OptionError(f"{path}: network_g.type: this option is required.")
-    basicsr_plugins.register()  # the network may be stock's, or a plug-in's
+    with contextlib.suppress(DependencyError):
+        basicsr_plugins.register()  # so that BasicSR's own networks are known too, where it is installed
     return registration.lookup("arch", options.pop("type"), "network_g.type")(**options).eval()
