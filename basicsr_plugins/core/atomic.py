@@ -54,8 +54,9 @@ def writing_to(path: str | Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, (OSError, RuntimeError)) and type(error).__name__ != "SafetensorError":
             raise
+        reason = str(error).rstrip(".") if isinstance(error, OSError) else f"{error} (is the disk full?)"
         raise CheckpointError(
-            f"{path} cannot be written: {error}. The file that stood there before is kept."
+            f"{path} cannot be written: {reason}. The file that stood there before is kept."
         ) from error
 
 
