@@ -35,16 +35,16 @@ def check_archive(path: Path) -> None:
     try:
         with path.open("rb") as file:
             start = file.read(2)
-        if start != b"PK" and not zipfile.is_zipfile(path):
+        if start and start != b"PK" and not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
-            broken = None if archive.namelist() else "its directory"
+            broken = None if archive.namelist() else "there is nothing in it"
             for entry in archive.infolist():
                 with archive.open(entry) as content:  # reading to the end compares the sums
                     while content.read(CHUNK):
                         pass
     except Exception as error:  # a flipped header shows as any of a dozen types: wrong passwords, seeks, versions
-        broken = str(error) or type(error).__name__
+        broken = (str(error) or type(error).__name__) if path.stat().st_size else "it is empty"
     if broken is not None:
         raise CheckpointError(f"{path} is not whole: {broken}. {ADVICE}")
 

@@ -38,8 +38,9 @@ def find_resume_state(opt: dict[str, Any]) -> Path | None:
             _check(opt, states[iteration])
         except CheckpointError as error:
             reasons.append(f"{states[iteration].name} is passed over: {' '.join(str(error).split())}")
-            _say(f"auto_resume: {reasons[-1]}")
         else:
+            for reason in reasons:
+                _say(f"auto_resume: {reason}")
             if reasons:
                 _say(f"auto_resume: the newest whole state is taken, {states[iteration]}.")
             return states[iteration]

@@ -36,13 +36,16 @@ def test_each_broken_state_is_one_line_with_its_reason(tmp_path, capsys):
     assert find_resume_state(options(tmp_path)).name == "2.state"
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    for line, words in zip(lines, (("8.state", "EOF"), ("6.state", "no such", "net_g_6"), ("4.state", "net_g_4"))):
+    for line, words in zip(
+        lines, (("8.state", "it is empty"), ("6.state", "no such", "net_g_6"), ("4.state", "net_g_4"))
+    ):
         assert all(word in line for word in words)
     assert lines[3].endswith("2.state.")
 
 
-def test_a_run_whose_states_are_all_broken_does_not_start_anew(tmp_path):
+def test_a_run_whose_states_are_all_broken_does_not_start_anew(tmp_path, capsys):
     write(tmp_path, 2)
     (tmp_path / "states/2.state").write_bytes(b"PK")
     with pytest.raises(CheckpointError, match=r"(?s)all 1 states.*leave --auto_resume out.*2\.state is passed over"):
         find_resume_state(options(tmp_path))
+    assert capsys.readouterr().err == ""  # all of it stands in the one error
