@@ -49,6 +49,7 @@ def attach_adapter(
     base = {"fingerprint": fingerprint(net), "network": network or type(net).__name__, "path": str(path or "")}
     method, config_type, target, given = parse_peft_options(peft_opt or {})
     names = select_targets(net, target)
+    _check_that_biases_blend(net, given)
     as_linear = any(isinstance(net.get_submodule(name), nn.Conv2d) for name in names) and not takes_convolutions(
         config_type, given
     )
@@ -75,6 +76,20 @@ def attach_adapter(
     return adapter
 
 
+def _check_that_biases_blend(net: nn.Module, given: Mapping[str, Any]) -> None:
+    """Refuse ``bias: all`` where it trains what no blend can take, now and not after the training."""
+    if given.get("bias") != "all":
+        return
+    layers = dict(net.named_modules())
+    for key, _ in net.named_parameters():
+        name, _, kind = key.rpartition(".")
+        if "bias" in key and not (kind == "bias" and isinstance(layers[name], (nn.Linear, nn.Conv2d))):
+            raise OptionError(
+                f"peft_opt.bias: all would also train {key} ({type(layers[name]).__name__}), and only biases of linear "
+                "and convolution layers can be blended. Use bias: lora_only, or none."
+            )
+
+
 def _check_that_biases_are_saved(peft: Any, wrapped: nn.Module) -> None:
     """Refuse ``bias: lora_only`` where PEFT trains biases that it leaves out of the saved file (0.17 does)."""
     trained = [n for n, p in wrapped.named_parameters() if p.requires_grad and n.endswith(".base_layer.bias")]
@@ -95,7 +110,9 @@ def check_peft_options(net: nn.Module, peft_opt: Mapping[str, Any]) -> None:
     Raises:
         OptionError: What ``attach_adapter`` would raise for the method, its fields and the layers.
     """
-    select_targets(net, parse_peft_options(peft_opt)[2])
+    _, _, target, given = parse_peft_options(peft_opt)
+    select_targets(net, target)
+    _check_that_biases_blend(net, given)
 
 
 def load_adapter(
@@ -109,6 +126,7 @@ def load_adapter(
     """
     folder = folder if isinstance(folder, AdapterFolder) else read_folder(folder)
     peft = import_peft()
+    folder.check_weights()  # PEFT reads them itself, and would go on to a pickle or to the network
     found = fingerprint(net)
     folder.check_base(found, where or type(net).__name__)
     as_linear = bool(folder.provenance.get("pointwise_as_linear"))

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from basicsr_plugins import __version__
 from basicsr_plugins.checkpoints.find import WRAPPERS, find_weights
+from basicsr_plugins.checkpoints.whole import CHECKSUM, check_archive, check_tensors, checksum
 from basicsr_plugins.core.atomic import atomic_path
 from basicsr_plugins.core.errors import CheckpointError, DependencyError
 
@@ -46,7 +48,8 @@ def read_checkpoint(path: str | Path) -> Any:
     """Read a ``.pth``, ``.state``, ``.ckpt`` ... or ``.safetensors`` file onto the CPU without running code from it.
 
     Raises:
-        CheckpointError: No such file; it is truncated; or it holds other objects than tensors and plain values.
+        CheckpointError: No such file; it is truncated or has changed since it was written; or it holds other objects
+            than tensors and plain values.
         DependencyError: The package safetensors is missing.
     """
     path = Path(path).expanduser()
@@ -55,14 +58,17 @@ def read_checkpoint(path: str | Path) -> Any:
     if _is_safetensors(path):
         with _open_safetensors(path) as file:
             names = file.keys()  # the file object itself cannot be iterated
-            return {name: file.get_tensor(name) for name in names}
+            state = {name: file.get_tensor(name) for name in names}
+            metadata = file.metadata() or {}
+        check_tensors(path, state, metadata)
+        return state
+    check_archive(path)
     try:
         with _plain_numbers():
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint of tensors and plain values: {reason} It is truncated, no "
+            f"{path} cannot be read as a checkpoint of tensors and plain values: {_reason(error)} It is truncated, no "
             "checkpoint at all, or holds other objects, which are refused because loading them can run code: save only "
             "the state dict, or a .safetensors file, where it comes from."
         ) from error
@@ -174,9 +180,10 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: O
     except ImportError as error:
         raise DependencyError(f"{path}: pip install safetensors to write this format.") from error
     metadata = {"format": "pt", "basicsr_plugins": __version__, **(metadata or {})}
+    state = own_memory(state)  # safetensors refuses tensors that share memory, which tied weights do
+    metadata[CHECKSUM] = checksum(state, metadata)
     with atomic_path(path) as temporary:
-        # safetensors refuses tensors that share memory, which tied weights do
-        save_file(own_memory(state), temporary, metadata)
+        save_file(state, temporary, metadata)
 
 
 def own_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -226,6 +233,16 @@ def _plain_numbers() -> contextlib.AbstractContextManager[Any]:
     allowed: list[Any] = [argparse.Namespace, np.dtype, *kinds]
     allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     return safe_globals(allowed)
+
+
+def _reason(error: Exception) -> str:
+    """Return what torch says is wrong, without its advice to switch its safe loading off."""
+    text = str(error).strip()
+    refused = re.search(r"GLOBAL:? ['\"]?([\w.]+)", text)
+    if refused:
+        return f"it holds a {refused.group(1)}."
+    line = text.splitlines()[0] if text and "weights_only" not in text else type(error).__name__
+    return line.rstrip(".") + "."
 
 
 def _neighbours(path: Path) -> str:

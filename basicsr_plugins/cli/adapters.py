@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import basicsr_plugins
 from basicsr_plugins.core import registration
-from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.core.safe_yaml import load_yaml
 
 __all__ = ["add_parser"]
@@ -40,9 +42,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from basicsr_plugins.adapters.folder import CONFIG, read_folder
+    from basicsr_plugins.adapters.folder import CONFIG, adapter_folders, read_folder
 
-    folders = [read_folder(path.parent) for path in sorted(args.dir.rglob(CONFIG))]
+    folders = [read_folder(path) for path in adapter_folders(args.dir, f"**/{CONFIG}")]
     if not folders:
         raise CheckpointError(f"{args.dir}: there is no adapter here; expected folders that hold {CONFIG}.")
     rows = [("name", "method", "rank", "layers", "parameters", "base", "trained on", "folder")]
@@ -111,4 +113,6 @@ def _network(path: Path | None) -> Any:
     options = dict(load_yaml(path).get("network_g") or {})
     if "type" not in options:
         raise OptionError(f"{path}: network_g.type: this option is required.")
+    with contextlib.suppress(DependencyError):
+        basicsr_plugins.register()  # so that BasicSR's own networks are known too, where it is installed
     return registration.lookup("arch", options.pop("type"), "network_g.type")(**options).eval()

@@ -1,17 +1,20 @@
-"""Files that are either complete or absent: written beside their place, flushed and renamed."""
+"""Files and folders that are either complete or absent: written beside their place, flushed and renamed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from basicsr_plugins.core.errors import CheckpointError, PluginError
 
-__all__ = ["atomic_path", "remove_leftovers", "writing_to"]
+__all__ = ["atomic_folder", "atomic_path", "is_leftover", "remove_leftovers", "writing_to"]
 
 TEMPORARY = ".incomplete"
+#: A folder that is being replaced: for a moment it may be the only copy.
+REPLACED = ".replaced"
 
 
 @contextlib.contextmanager
@@ -51,8 +54,9 @@ def writing_to(path: str | Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, (OSError, RuntimeError)) and type(error).__name__ != "SafetensorError":
             raise
+        reason = str(error).rstrip(".") if isinstance(error, OSError) else f"{error} (is the disk full?)"
         raise CheckpointError(
-            f"{path} cannot be written: {error}. The file that stood there before is kept."
+            f"{path} cannot be written: {reason}. The file that stood there before is kept."
         ) from error
 
 
@@ -66,13 +70,67 @@ def _flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; on success it is flushed to disk and takes the place of ``path``.
+
+    No system replaces a full folder by one call, so two renames do. After a kill between them ``remove_leftovers``
+    puts the old folder back.
+
+    Raises:
+        CheckpointError: It cannot be written. Whatever stood at ``path`` is still there.
+    """
+    path = Path(path)
+    fresh, old = (path.with_name(f"{path.name}.{os.getpid()}{ending}") for ending in (TEMPORARY, REPLACED))
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        try:
+            fresh.mkdir()
+            yield fresh
+            _flush_tree(fresh)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(fresh, path)
+            _flush_folder(path.parent)
+        finally:
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+            for folder in (fresh, old):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flush_tree(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(Path(root, name), "rb+") as file:
+                os.fsync(file.fileno())
+        _flush_folder(Path(root))
+
+
+def is_leftover(path: str | Path) -> bool:
+    """Whether a file or folder is unfinished, or the old copy of one that was just being replaced."""
+    stem, ending = os.path.splitext(Path(path).name)
+    return ending in (TEMPORARY, REPLACED) and stem.rpartition(".")[2].isdigit()
+
+
 def remove_leftovers(folder: str | Path) -> None:
-    """Delete the temporary files of processes that were killed while they wrote."""
+    """Delete what processes that were killed while they wrote left behind; put an only copy back in its place.
+
+    A folder that cannot be written stays as it is: readers pass left-overs over.
+    """
     folder = Path(folder)
-    for file in folder.glob(f"*{TEMPORARY}") if folder.is_dir() else ():
-        process = file.name[: -len(TEMPORARY)].rpartition(".")[2]
-        if process.isdigit() and not _is_running(int(process)):
-            file.unlink()
+    for found in filter(is_leftover, sorted(folder.iterdir()) if folder.is_dir() else ()):
+        name, _, process = found.stem.rpartition(".")
+        if _is_running(int(process)):
+            continue
+        with contextlib.suppress(OSError):
+            if found.suffix == REPLACED and not (folder / name).exists():
+                os.replace(found, folder / name)
+            elif found.is_dir() and not found.is_symlink():
+                shutil.rmtree(found)
+            else:
+                found.unlink()
 
 
 def _is_running(process: int) -> bool:

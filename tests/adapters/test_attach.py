@@ -17,6 +17,7 @@ from basicsr_plugins.adapters import (
     load_adapter,
     read_folder,
 )
+from basicsr_plugins.adapters.attach import check_peft_options
 from basicsr_plugins.adapters.folder import write_folder
 from basicsr_plugins.adapters.peft_options import methods
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
@@ -110,6 +111,7 @@ def test_merge_gives_a_plain_network(net, x):
         {"r": 2, "use_dora": True},
         {"r": 4, "rank_pattern": {"gate": 1}, "alpha_pattern": {"gate": 3}},
         {"r": 2, "bias": "lora_only", "target": ["pointwise", "first"]},
+        {"r": 2, "bias": "all"},
         {"type": "vera", "r": 4},
         {"type": "loha", "r": 2, "target": "all"},
         {"type": "lokr", "r": 2},
@@ -118,7 +120,7 @@ def test_merge_gives_a_plain_network(net, x):
 )
 def test_every_method_trains_saves_merges_and_blends(net, x, tmp_path, peft_opt):
     base = copy.deepcopy(net)
-    if "bias" in peft_opt and PEFT < (0, 18):
+    if peft_opt.get("bias") == "lora_only" and PEFT < (0, 18):
         with pytest.raises(DependencyError, match="does not save them"):
             attach_adapter(net, peft_opt)
         return
@@ -251,6 +253,30 @@ def test_methods_that_are_of_no_use_here_say_why(net):
         attach_adapter(net, {"type": "lily"})
     with pytest.raises(OptionError, match="PEFT refuses these adalora options.*total_step"):
         attach_adapter(net, {"type": "adalora"})
+
+
+def test_biases_that_no_blend_takes_are_refused_before_training(net):
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+    for check in (attach_adapter, check_peft_options):
+        with pytest.raises(
+            OptionError, match=r"peft_opt\.bias: all would also train 1\.bias \(BatchNorm2d\).*lora_only"
+        ):
+            check(network, {"r": 2, "bias": "all"})
+    check_peft_options(net, {"r": 2, "bias": "all"})
+    assert not [name for name, _ in network.named_modules() if "lora" in name]
+
+
+def test_an_adapter_with_pickled_weights_says_what_to_do(net, tmp_path):
+    base = copy.deepcopy(net)
+    attach_adapter(net, {"r": 2}).save(tmp_path / "rain", name="rain")
+    torch.save(read_folder(tmp_path / "rain").tensors(), tmp_path / "rain" / "adapter_model.bin")
+    (tmp_path / "rain" / "adapter_model.safetensors").unlink()
+    for read in (
+        lambda: load_adapter(base, tmp_path / "rain"),
+        lambda: BlendedNetwork(base, find_adapters(tmp_path)),
+    ):
+        with pytest.raises(CheckpointError, match=r"adapter_model\.bin, a pickle.*safe_serialization=True"):
+            read()
 
 
 def test_a_change_that_is_no_layers_weight_cannot_be_blended(tmp_path):

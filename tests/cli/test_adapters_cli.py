@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -144,3 +146,14 @@ def test_the_option_file_says_which_network(tmp_path):
     expected = BlendedNetwork(copy.deepcopy(base), find_adapters(tmp_path / "biased"))(x, torch.tensor([[0.5]]))
     base.load_state_dict(torch.load(output, weights_only=True)["params"])
     torch.testing.assert_close(base(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stock_network_of_the_option_file_is_known_without_anything_registered_before(tmp_path):
+    options = "{type: MSRResNet, num_feat: 8, num_block: 1, upscale: 2}"
+    (tmp_path / "x.yml").write_text(f"network_g: {options}", encoding="utf-8")
+    code = (
+        "import pathlib, sys\n"
+        "from basicsr_plugins.cli.adapters import _network\n"
+        "assert type(_network(pathlib.Path(sys.argv[1]))).__name__ == 'MSRResNet'\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.yml")], check=True)

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import tiny_runs
 import torch
 
 from basicsr_plugins import checkpoints
+from basicsr_plugins.adapters.folder import write_folder
+from basicsr_plugins.core.errors import CheckpointError
 from basicsr_plugins.launch import run as launcher
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +197,17 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def half_zeroed(file: Path) -> None:
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes()[: size // 2].ljust(size, b"\0"))
+
+
+def flip_value(file: Path) -> None:
+    """Change one bit of a weight, which torch.load does not notice."""
+    stored = torch.load(file, weights_only=True)["params"]["a"].numpy().tobytes()
+    file.write_bytes(file.read_bytes().replace(stored, bytes([stored[0] ^ 1]) + stored[1:]))
+
+
 BAD_IMAGES = {
     "missing": (lambda file: file.unlink(), ["2.png"]),
     "unpaired": (lambda file: file.rename(file.with_name("extra.png")), ["2.png"]),
@@ -302,6 +316,11 @@ def write_state(folder: Path, iteration: int, networks=("net_g",), recorded: boo
         lambda folder: truncate(folder / "models/net_g_20.pth"),
         lambda folder: truncate(folder / "training_states/20.state"),
         lambda folder: (folder / "training_states/20.state").write_bytes(b""),
+        lambda folder: checkpoints.save({"params": {}}, folder / "training_states/20.state"),
+        lambda folder: zipfile.ZipFile(folder / "training_states/20.state", "w").close(),
+        lambda folder: half_zeroed(folder / "training_states/20.state"),
+        lambda folder: half_zeroed(folder / "models/net_g_20.pth"),
+        lambda folder: flip_value(folder / "models/net_g_20.pth"),
     ],
 )
 def test_auto_resume_passes_over_what_is_not_whole(tmp_path, spoil, recorded):
@@ -314,7 +333,8 @@ def test_auto_resume_passes_over_what_is_not_whole(tmp_path, spoil, recorded):
     spoil(tmp_path)
     assert launcher.find_resume_state(options).name == "3.state"
     shutil.rmtree(tmp_path / "models")
-    assert launcher.find_resume_state(options) is None
+    with pytest.raises(CheckpointError, match=r"(?s)all 3 states.*100\.state is passed over.*3\.state is passed over"):
+        launcher.find_resume_state(options)
     shutil.rmtree(tmp_path / "training_states")
     assert launcher.find_resume_state(options) is None
 
@@ -323,8 +343,14 @@ def test_a_recipe_may_save_something_else_than_networks(tmp_path):
     write_state(tmp_path, 4, networks=())
     state = {"iter": 4, "epoch": 0, "optimizers": [], "schedulers": [], "basicsr_plugins": {"networks": ["adapter_4"]}}
     checkpoints.save(state, tmp_path / "training_states/4.state")
-    assert launcher.find_resume_state(state_options(tmp_path)) is None
-    (tmp_path / "models" / "adapter_4").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="adapter_4"):
+        launcher.find_resume_state(state_options(tmp_path))
+
+    def write(adapter: Path) -> None:
+        (adapter / "adapter_config.json").write_text("{}")
+        checkpoints.write_safetensors({"a": torch.rand(2)}, adapter / "adapter_model.safetensors")
+
+    write_folder(tmp_path / "models" / "adapter_4", write, {})
     assert launcher.find_resume_state(state_options(tmp_path)).name == "4.state"
 
 
