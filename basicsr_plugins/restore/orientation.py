@@ -8,7 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-__all__ = ["as_upright", "as_upright_xmp", "orientation_place", "upright"]
+__all__ = ["as_upright", "as_upright_xmp", "stored_orientation", "upright"]
 
 _PREFIX = b"Exif\x00\x00"
 _TAG = 0x0112
@@ -28,7 +28,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def as_upright(exif: bytes) -> bytes:
     """Return an EXIF block with orientation 1; every other byte stays (maker notes, thumbnail, position)."""
     start = len(_PREFIX) if exif.startswith(_PREFIX) else 0
-    place = orientation_place(exif[start:])
+    place = _place(exif[start:])
     if place is None:
         return exif
     at, order = place
@@ -40,7 +40,13 @@ def as_upright_xmp(text: bytes) -> bytes:
     return re.sub(rb'(tiff:Orientation(?:\s*=\s*["\']|>))[2-8]', rb"\g<1>1", text)
 
 
-def orientation_place(tiff: bytes) -> Optional[tuple[int, str]]:
+def stored_orientation(tiff: bytes) -> int:
+    """Return the orientation that a TIFF file states; 1 where it states none."""
+    place = _place(tiff)
+    return 1 if place is None else int(struct.unpack_from(f"{place[1]}H", tiff, place[0])[0])
+
+
+def _place(tiff: bytes) -> Optional[tuple[int, str]]:
     """Return where a TIFF structure keeps its orientation, and its byte order for ``struct``; None if it has none."""
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 8:

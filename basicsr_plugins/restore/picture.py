@@ -19,13 +19,14 @@ from PIL import Image, ImageCms, JpegImagePlugin
 from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.restore.containers import jpeg_extras, png_extras
 from basicsr_plugins.restore.memory import free_memory
-from basicsr_plugins.restore.orientation import as_upright, as_upright_xmp, upright
+from basicsr_plugins.restore.orientation import as_upright, as_upright_xmp, stored_orientation, upright
 from basicsr_plugins.restore.tiff import described_tags
 
 __all__ = ["Picture", "open_image", "read_picture"]
 
 _ORIENTATION = 0x0112
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
+_PNG_GREY_ALPHA = 4
 #: Pillow keeps four bytes a pixel, the restored copy and the encoder theirs.
 _BYTES_PER_PIXEL = 16
 
@@ -67,12 +68,14 @@ def read_picture(path: Union[str, Path]) -> Picture:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    turned = stored_orientation(data)
+    data = as_upright(data) if turned != 1 else data  # of a TIFF: some decoders turn it by themselves, some do not
     with open_image(path, data) as image:
         kind = "JPEG" if image.format == "MPO" else str(image.format)  # a JPEG with previews behind it
         _refuse(path, image, kind, data)
         try:
             image.load()
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = turned if kind == "TIFF" else image.getexif().get(_ORIENTATION, 1)
             pixels, notes, with_profile = _decoded(path, image, data)
             described = _described(image, kind, data, orientation, with_profile)
         except DataError:
@@ -102,7 +105,11 @@ def open_image(path: Union[str, Path], data: Optional[bytes] = None) -> Iterator
                 warnings.simplefilter("ignore")  # about odd metadata
                 image = Image.open(path if data is None else io.BytesIO(data))
         except Exception as error:
-            raise DataError(f"{path}: is no picture that can be read, whatever its name says.") from error
+            if data is not None and data[:2] in (b"II", b"MM"):
+                what = "a broken TIFF file, or of a kind that is not read (8 or 16 bits, grey or RGB, are)"
+            else:
+                what = "no picture that can be read, whatever its name says"
+            raise DataError(f"{path}: is {what}.") from error
         with image:
             yield image
     finally:
@@ -110,6 +117,8 @@ def open_image(path: Union[str, Path], data: Optional[bytes] = None) -> Iterator
 
 
 def _refuse(path: Union[str, Path], image: Image.Image, kind: str, data: bytes) -> None:
+    if kind == "TIFF" and data[:4] in (b"II+\x00", b"MM\x00+"):
+        raise DataError(f"{path}: a BigTIFF file is not read here; save it as plain TIFF.")
     frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
     if frames > 1:
         raise DataError(f"{path}: holds {frames} pictures (an animation, or pages); only single ones are restored.")
@@ -156,8 +165,6 @@ def _decoded(path: Union[str, Path], image: Image.Image, data: bytes) -> tuple[n
 
 
 def _decoded_deep(path: Union[str, Path], image: Image.Image, data: bytes) -> Optional[np.ndarray]:
-    if image.format == "TIFF":  # OpenCV turns some of them by itself
-        data = as_upright(data)
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path}: this kind of {image.format} file with 16 bits cannot be decoded.")
@@ -165,8 +172,10 @@ def _decoded_deep(path: Union[str, Path], image: Image.Image, data: bytes) -> Op
         return None
     if array.ndim == 2:
         return array[:, :, None]
+    if image.mode in ("LA", "La") or (image.format == "PNG" and data[25] == _PNG_GREY_ALPHA):
+        return array[:, :, [0, -1]]
     if image.mode in _GREY:
-        return array[:, :, [0, -1]] if image.mode in ("LA", "La") else array[:, :, :1]
+        return array[:, :, :1]
     return cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA if array.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
 

@@ -15,7 +15,7 @@ from basicsr_plugins.adapters import BlendedNetwork
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.restore.engine import Engine, choose_device
 from basicsr_plugins.restore.find_model import Model, find_model
-from basicsr_plugins.restore.weighing import Weigher, fixed_weights, windows_of
+from basicsr_plugins.restore.weighing import WINDOW, Weigher, fixed_weights, windows_of
 
 __all__ = ["Restorer", "enlarged", "load_restorer"]
 
@@ -144,6 +144,32 @@ class Restorer:
         read = _reader(_checked(pixels), self.engine.channels)
         windows = windows_of(pixels.shape[0], pixels.shape[1])
         return self.weigher.seen([read(*window).to(self.engine.device) for window in windows])
+
+    def map(self, pixels: np.ndarray, cell: int = 32) -> Tensor:
+        """Return the adapters' weights per region of an image ``(h, w, 3)``: (K, rows, columns).
+
+        Each window of at most 512 pixels is judged by itself.
+
+        Raises:
+            OptionError: The model has no estimator.
+        """
+        if self.weigher is None:
+            raise OptionError("--map: this model has no estimator, so it cannot say which degradations are where.")
+        read, weigher = _reader(_checked(pixels), self.engine.channels), self.weigher
+        height, width = pixels.shape[:2]
+        rows, columns = max(1, round(height / cell)), max(1, round(width / cell))
+        result = torch.zeros(len(weigher.names), rows, columns)
+        step = WINDOW // cell
+        for top in range(0, rows, step):
+            for left in range(0, columns, step):
+                bottom, right = min(top + step, rows), min(left + step, columns)
+                place = (
+                    top * height // rows, bottom * height // rows, left * width // columns, right * width // columns
+                )  # fmt: skip
+                part = weigher.maps(read(*place).to(self.engine.device), cell)
+                size = (bottom - top, right - left)
+                result[:, top:bottom, left:right] = torch.nn.functional.adaptive_avg_pool2d(part, size)
+        return result
 
     def restore_pixels(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor
 from basicsr_plugins.adapters import blend_weights
 from basicsr_plugins.core.errors import OptionError, one_of
 
-__all__ = ["Weigher", "fixed_weights", "is_unsure", "windows_of"]
+__all__ = ["WINDOW", "Weigher", "fixed_weights", "is_unsure", "windows_of"]
 
 #: A larger image is judged by nine windows of this side: the traces of noise and JPEG survive no shrinking.
 WINDOW = 512
