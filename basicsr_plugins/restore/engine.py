@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from basicsr_plugins.core.errors import CheckpointError, DataError, DependencyError, OptionError
 from basicsr_plugins.core.precision import autocast_dtype
-from basicsr_plugins.restore.memory import STEP, bytes_per_pixel, free_memory, largest_tile, out_of_memory
+from basicsr_plugins.restore.memory import DECENT, STEP, bytes_per_pixel, free_memory, largest_tile, out_of_memory
 from basicsr_plugins.training.inference import own_multiple, rows_of_tiles, self_ensemble, whole_image
 
 __all__ = ["Engine", "choose_device"]
@@ -146,8 +146,11 @@ class Engine:
         if self.tile is not None:
             return self.tile or max(size)
         whole = max(STEP, *size)
-        side = largest_tile(self.per_pixel * images, free_memory(self.device), modest=self.device.type == "cpu")
-        return whole if size[0] * size[1] <= side**2 else side
+        on_cpu = self.device.type == "cpu"
+        side = largest_tile(self.per_pixel * images, free_memory(self.device), modest=on_cpu)
+        if size[0] * size[1] <= side**2:
+            return whole
+        return min(side, DECENT) if on_cpu else side  # seven times as fast as 1344 on a CPU, whose memory is far away
 
     @torch.inference_mode()
     def _probe(self) -> tuple[int, int, float]:

@@ -21,7 +21,7 @@ __all__ = ["bytes_per_pixel", "free_memory", "largest_tile", "out_of_memory"]
 STEP = 32
 #: Beyond this a larger tile gains nothing but memory.
 LARGEST = 2048
-#: A picture on the CPU takes no more than this for its tiles, unless a tile of ``DECENT`` pixels needs it.
+#: A CPU takes no more than this for a whole picture; for a larger one it takes tiles of ``DECENT`` pixels.
 MODEST, DECENT = 1 << 30, 512
 
 

@@ -192,7 +192,9 @@ class Restorer:
         result = np.empty((height * scale, width * scale, colours), pixels.dtype)
 
         def write(row: int, band: Tensor) -> None:
-            rows = band[0].mean(dim=0, keepdim=True) if colours == 1 and band.shape[1] == 3 else band[0]
+            grey = colours == 1 and band.shape[1] == 3
+            # in double precision the mean of three equal numbers is that number
+            rows = band[0].double().mean(dim=0, keepdim=True).float() if grey else band[0]
             result[row : row + rows.shape[1]] = _from_unit(rows, pixels.dtype)
             if progress is not None:
                 progress((row + rows.shape[1]) // scale)
