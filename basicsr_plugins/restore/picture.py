@@ -108,7 +108,7 @@ def open_image(path: Union[str, Path], data: Optional[bytes] = None) -> Iterator
             if data is not None and data[:2] in (b"II", b"MM"):
                 what = "a broken TIFF file, or of a kind that is not read (8 or 16 bits, grey or RGB, are)"
             else:
-                what = "no picture that can be read, whatever its name says"
+                what = "no picture that can be read (it is broken, or not what its name says)"
             raise DataError(f"{path}: is {what}.") from error
         with image:
             yield image
