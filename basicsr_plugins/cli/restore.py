@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 def _split(args: argparse.Namespace) -> tuple[list[Path], Optional[Path]]:
     paths = [path.expanduser() for path in args.paths]
     if args.output is not None or len(paths) == 1:
-        return paths, args.output
+        return paths, None if args.output is None else args.output.expanduser()
     return paths[:-1], paths[-1]
 
 

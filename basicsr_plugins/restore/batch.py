@@ -19,7 +19,7 @@ from basicsr_plugins.restore.encode import encode, output_format
 from basicsr_plugins.restore.picture import open_image, read_picture
 from basicsr_plugins.restore.plan import Job
 from basicsr_plugins.restore.record import Record
-from basicsr_plugins.restore.restorer import Restorer, enlarged
+from basicsr_plugins.restore.restorer import ImageRestorer, enlarged
 from basicsr_plugins.restore.weighing import is_unsure
 
 __all__ = ["Outcome", "Settings", "describe", "megapixels", "restore_files", "unfinished"]
@@ -88,7 +88,7 @@ def megapixels(job: Job) -> float:
 
 def restore_files(
     jobs: Sequence[Job],
-    restorer: Restorer,
+    restorer: ImageRestorer,
     record: Record,
     settings: Settings,
     say: Say = print,
@@ -119,8 +119,8 @@ def restore_files(
 
         try:
             notes = _restore(job, restorer, settings, progress)
-        except (DataError, OptionError) as error:
-            text = str(error)
+        except (DataError, OptionError, MemoryError) as error:
+            text = "it does not fit into the memory that is free." if isinstance(error, MemoryError) else str(error)
             text = text if str(job.source) in text else f"{job.source}: {text}"
             outcome.failed.append(text)
             say(f"skipped  {text}")
@@ -138,22 +138,19 @@ def describe(seen: dict[str, float]) -> str:
     return f"{text} - unsure: no degradation stands out" if is_unsure(seen) else text
 
 
-def _restore(job: Job, restorer: Restorer, settings: Settings, progress: Callable[..., None]) -> list[str]:
+def _restore(job: Job, restorer: ImageRestorer, settings: Settings, progress: Callable[..., None]) -> list[str]:
     picture = read_picture(job.source)
     kind = output_format(job.source.suffix, picture.format, job.target.suffix)
     notes, seen = list(picture.notes), None
-    height, width = picture.pixels.shape[:2]
+    width = picture.pixels.shape[1]
     if restorer.weigher is not None:
         seen = restorer.look(picture.pixels)
         if restorer.fixed is None:
             notes.append(describe(seen))
-    try:
-        pixels = restorer.restore_pixels(picture.pixels, seen, lambda rows: progress(rows, width))
-        alpha = None if picture.alpha is None else enlarged(picture.alpha, restorer.scale)
-        restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)
-        data, more = encode(restored, kind, settings.quality, job.target)
-    except MemoryError:
-        raise DataError(f"{job.source}: {width} x {height} pixels do not fit into the memory that is free.") from None
+    pixels = restorer.restore_pixels(picture.pixels, seen, lambda rows: progress(rows, width))
+    alpha = None if picture.alpha is None else enlarged(picture.alpha, restorer.scale)
+    restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+    data, more = encode(restored, kind, settings.quality, job.target)
     _write(job.target, data)
     if settings.compare:
         _draw(_beside(job.target, "compare"), compare(picture.pixels, pixels))

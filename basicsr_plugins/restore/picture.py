@@ -72,13 +72,13 @@ def read_picture(path: Union[str, Path]) -> Picture:
     data = as_upright(data) if turned != 1 else data  # of a TIFF: some decoders turn it by themselves, some do not
     with open_image(path, data) as image:
         kind = "JPEG" if image.format == "MPO" else str(image.format)  # a JPEG with previews behind it
-        _refuse(path, image, kind, data)
         try:
+            _refuse(path, image, kind, data)
             image.load()
             orientation = turned if kind == "TIFF" else image.getexif().get(_ORIENTATION, 1)
             pixels, notes, with_profile = _decoded(path, image, data)
             described = _described(image, kind, data, orientation, with_profile)
-        except DataError:
+        except (DataError, MemoryError):
             raise
         except Exception as error:  # decoders raise whatever their format makes them
             raise DataError(f"{path}: is broken or cut off ({_short(error)}).") from error
@@ -100,18 +100,18 @@ def open_image(path: Union[str, Path], data: Optional[bytes] = None) -> Iterator
     try:
         if data is not None and not data:
             raise DataError(f"{path}: the file is empty (0 bytes).")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about odd metadata
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd metadata, which goes out as it came in
+            try:
                 image = Image.open(path if data is None else io.BytesIO(data))
-        except Exception as error:
-            if data is not None and data[:2] in (b"II", b"MM"):
-                what = "a broken TIFF file, or of a kind that is not read (8 or 16 bits, grey or RGB, are)"
-            else:
-                what = "no picture that can be read (it is broken, or not what its name says)"
-            raise DataError(f"{path}: is {what}.") from error
-        with image:
-            yield image
+            except Exception as error:
+                if data is not None and data[:2] in (b"II", b"MM"):
+                    what = "a broken TIFF file, or of a kind that is not read (8 or 16 bits, grey or RGB, are)"
+                else:
+                    what = "no picture that can be read (it is broken, or not what its name says)"
+                raise DataError(f"{path}: is {what}.") from error
+            with image:
+                yield image
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 

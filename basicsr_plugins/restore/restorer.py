@@ -17,7 +17,7 @@ from basicsr_plugins.restore.engine import Engine, choose_device
 from basicsr_plugins.restore.find_model import Model, find_model
 from basicsr_plugins.restore.weighing import WINDOW, Weigher, fixed_weights, windows_of
 
-__all__ = ["Restorer", "enlarged", "load_restorer"]
+__all__ = ["ImageRestorer", "enlarged", "load_restorer"]
 
 
 def load_restorer(
@@ -31,7 +31,7 @@ def load_restorer(
     weights: Union[str, Mapping[str, float], None] = None,
     base: Union[str, Path, None] = None,
     estimator: Union[str, Path, None] = None,
-) -> Restorer:
+) -> ImageRestorer:
     """Return a restorer: call it with an image, get the restored image of the same kind.
 
     Args:
@@ -66,10 +66,10 @@ def load_restorer(
         >>> folder.cleanup()
     """
     found = find_model(model, base, estimator)
-    return Restorer(found, choose_device(device), tile, tile_overlap, precision, self_ensemble, weights)
+    return ImageRestorer(found, choose_device(device), tile, tile_overlap, precision, self_ensemble, weights)
 
 
-class Restorer:
+class ImageRestorer:
     """A model that restores images of any size and kind. Made by ``load_restorer``.
 
     * NumPy ``(h, w, 3)`` RGB, ``(h, w)`` grey or ``(h, w, 4)`` with alpha: uint8, uint16, or floats in [0, 1];

@@ -7,7 +7,7 @@ from torch import nn
 
 from basicsr_plugins.archs.nafnet_arch import NAFNet
 from basicsr_plugins.restore.find_model import Model
-from basicsr_plugins.restore.restorer import Restorer
+from basicsr_plugins.restore.restorer import ImageRestorer
 
 ARGUMENTS = {"width": 4, "enc_blk_nums": [1], "middle_blk_num": 1, "dec_blk_nums": [1]}
 NETWORK_OPT = {"type": "NAFNet", **ARGUMENTS}
@@ -31,5 +31,5 @@ def tiny(seed: int = 0) -> NAFNet:
     return net
 
 
-def restorer_of(network: nn.Module, **options) -> Restorer:
-    return Restorer(Model(network, "test", "0"), torch.device("cpu"), **options)
+def restorer_of(network: nn.Module, **options) -> ImageRestorer:
+    return ImageRestorer(Model(network, "test", "0"), torch.device("cpu"), **options)
