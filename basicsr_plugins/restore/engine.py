@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from typing import Optional
 
@@ -17,6 +18,7 @@ from basicsr_plugins.training.inference import own_multiple, rows_of_tiles, self
 
 __all__ = ["Engine", "choose_device"]
 
+_logger = logging.getLogger("basicsr")
 _PROBE = 64
 Read = Callable[[int, int, int, int], Tensor]
 #: Called for each finished band of rows: where it begins, and its pixels.
@@ -106,6 +108,7 @@ class Engine:
             smaller = min(tile, max(size)) // 2 // STEP * STEP
             if smaller < STEP:
                 raise DataError(f"there is not enough memory on {self.device} for a tile of {tile} pixels.")
+            _logger.warning("Memory ran out on %s at %d pixels; tiles of %d from here on.", self.device, tile, smaller)
             tile = self.tile = smaller  # for the pictures that follow too
 
     @torch.inference_mode()

@@ -13,6 +13,8 @@ from torch import nn
 from basicsr_plugins import checkpoints, load_restorer
 from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
 from basicsr_plugins.restore import engine as engine_module
+from basicsr_plugins.restore.find_model import Model
+from basicsr_plugins.restore.restorer import ImageRestorer
 
 
 def test_importing_the_package_loads_no_torch():
@@ -120,11 +122,12 @@ class Greedy(nn.Module):
         MemoryError(),
     ],
 )
-def test_tiles_are_halved_until_they_fit(error):
+def test_tiles_are_halved_until_they_fit(error, caplog):
     network = Greedy(error)
     restore = restorer_of(network)
     image = torch.rand(1, 3, 200, 300)
     assert torch.equal(restore(image), image)
+    assert "tiles of 64 from here on" in caplog.text
     assert network.sizes[1] == 300  # after the probe: the whole
     assert restore.engine.tile == 64
     network.sizes.clear()
@@ -239,3 +242,30 @@ def test_models_by_folder(tmp_path, weights_file):
     (tmp_path / "empty").mkdir()
     with pytest.raises(OptionError, match="holds no model"):
         load_restorer(tmp_path / "empty")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu():
+    """Memory is what the allocator says, halved tiles give the picture all the same, and types stay."""
+    network = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
+    image = torch.rand(1, 3, 500, 700)
+    expected = restorer_of(network)(image)
+    restore = ImageRestorer(Model(network, "test", "0"), torch.device("cuda"))
+    assert restore.engine.per_pixel >= 12
+    assert (restore(image) - expected).abs().max() < 1e-2  # TF32
+    assert restore(image).device == image.device
+    assert restore(image.cuda()).is_cuda
+    pixels = (image[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    assert restore(pixels).shape == pixels.shape
+    half = ImageRestorer(Model(network, "test", "0"), torch.device("cuda"), precision="fp16")
+    assert (half(image) - expected).abs().max() < 1e-2
+
+    class Allocates(nn.Module):
+        def forward(self, x):
+            if x.shape[-1] * x.shape[-2] > 256**2:
+                torch.empty(1 << 50, device=x.device)
+            return x
+
+    halved = ImageRestorer(Model(Allocates(), "test", "0"), torch.device("cuda"))
+    assert torch.equal(halved(image), image)
+    assert halved.engine.tile <= 256
