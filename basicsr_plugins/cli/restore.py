@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     if len(left) < len(jobs):
         print(f"finished before: {len(jobs) - len(left)} picture(s)")
     start, total = time.monotonic(), sum(map(megapixels, left))
-    with tqdm(total=round(total, 3), unit="MP", disable=None, smoothing=0.1) as bar:
+    shown = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+    with tqdm(total=total, unit="MP", disable=None, smoothing=0.1, bar_format=shown) as bar:
         outcome = restore_files(left, restorer, record, settings, tqdm.write, bar.update)
     seconds = time.monotonic() - start
     print(
