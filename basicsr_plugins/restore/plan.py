@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from basicsr_plugins.core.errors import DataError
+from basicsr_plugins.core.unique_names import UniqueNames
 from basicsr_plugins.data.files import IMAGE_SUFFIXES
 from basicsr_plugins.restore.encode import WRITTEN
 
-__all__ = ["Job", "plan", "unique_name"]
+__all__ = ["Job", "plan"]
 
 #: Looked at in folders: what data sets read, and what is refused with a reason rather than passed over.
 SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".jpe", ".jfif", ".pnm")
@@ -66,30 +66,15 @@ def plan(
     else:
         if output is not None and output.is_file():
             raise DataError(f"OUTPUT: {output} is a file; several pictures need a folder (or name it with -o).")
-        taken: dict[Path, set[str]] = {}
+        taken: dict[Path, UniqueNames] = {}
         jobs = []
         for file, name in found:
             root = _root(file, inputs, output)
-            jobs.append(Job(file, root / unique_name(_written(name), taken.setdefault(root, set()))))
+            jobs.append(Job(file, root / taken.setdefault(root, UniqueNames()).take(_written(name))))
     for job in jobs:
         if job.target.resolve() == job.source.resolve():
             raise DataError(f"OUTPUT: {job.target} is the photograph itself, which is never replaced; name another.")
     return jobs, passed, sorted({job.target.parent for job in jobs})
-
-
-def unique_name(name: str, taken: set[str]) -> str:
-    """Return a relative path that differs from all that were taken, also where upper and lower case are one."""
-    stem, ending = os.path.splitext(name)
-    number, free = 1, name
-    while _key(free) in taken:
-        number += 1
-        free = f"{stem}_{number}{ending}"
-    taken.add(_key(free))
-    return free
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _root(file: Path, inputs: Iterable[Path], output: Optional[Path]) -> Path:
