@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         self_ensemble=args.self_ensemble, weights=args.only or _weights(args.weights), base=args.base,
         estimator=args.estimator,
     )  # fmt: skip
+    print(f"{restorer.model.label}, on {restorer.engine.device}")
     if (args.suggest or args.map) and restorer.weigher is None:
         raise OptionError("--suggest, --map: they need several adapters and an estimator (--estimator).")
     if passed:
