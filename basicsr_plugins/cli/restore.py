@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         return _suggest(jobs, restorer)
     settings = Settings(args.quality, args.compare, args.map)
     record = Record(_how(args, restorer))
-    left = unfinished(jobs, record, args.overwrite)
+    left = unfinished(jobs, record, settings, args.overwrite)
     if len(left) < len(jobs):
         print(f"finished before: {len(jobs) - len(left)} picture(s)")
     start, total = time.monotonic(), sum(map(megapixels, left))

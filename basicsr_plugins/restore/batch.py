@@ -55,14 +55,15 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
 
 
-def unfinished(jobs: Sequence[Job], record: Record, overwrite: bool) -> list[Job]:
+def unfinished(jobs: Sequence[Job], record: Record, settings: Settings, overwrite: bool = False) -> list[Job]:
     """Return the jobs whose output is not there yet as this run would write it.
 
     Raises:
         DataError: A file stands in the way that this command did not write from this picture in this way.
     """
     left = [job for job in jobs if not record.is_finished(job.source, job.target)]
-    there = [job.target for job in left if job.target.exists()]
+    written = [path for job in left for path in (job.target, *_drawings(job.target, settings).values())]
+    there = [path for path in written if path.exists()]
     if there and not overwrite:
         raise DataError(
             f"OUTPUT: {len(there)} file(s) are there already, and not as this command would write them: "
@@ -151,17 +152,20 @@ def _restore(job: Job, restorer: ImageRestorer, settings: Settings, progress: Ca
     alpha = None if picture.alpha is None else enlarged(picture.alpha, restorer.scale)
     restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)
     data, more = encode(restored, kind, settings.quality, job.target)
-    _write(job.target, data)
-    if settings.compare:
-        _draw(_beside(job.target, "compare"), compare(picture.pixels, pixels))
-    if settings.map:
+    drawings = _drawings(job.target, settings)
+    if "compare" in drawings:
+        _draw(drawings["compare"], compare(picture.pixels, pixels))
+    if "maps" in drawings:
         drawn = weight_map(picture.pixels, restorer.map(picture.pixels), restorer.model.adapters)
-        _draw(_beside(job.target, "maps"), drawn)
+        _draw(drawings["maps"], drawn)
+    _write(job.target, data)  # last: it is noted as finished next
     return notes + more
 
 
-def _beside(target: Path, folder: str) -> Path:
-    return target.parent / folder / f"{target.name}.png"
+def _drawings(target: Path, settings: Settings) -> dict[str, Path]:
+    """Return what is drawn beside an output, by the folder it goes to."""
+    wanted = {"compare": settings.compare, "maps": settings.map}
+    return {folder: target.parent / folder / f"{target.name}.png" for folder, is_wanted in wanted.items() if is_wanted}
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -43,7 +43,7 @@ def plan(
         recursive: Take sub-folders too, which are kept in the output.
 
     Raises:
-        DataError: An input does not exist, there is no image, or an output would replace its own input.
+        DataError: An input does not exist, there is no image, or an output would replace an input.
     """
     found: list[tuple[Path, Path]] = []  # the file, and its path in the output
     passed: list[str] = []
@@ -71,9 +71,10 @@ def plan(
         for file, name in found:
             root = _root(file, inputs, output)
             jobs.append(Job(file, root / taken.setdefault(root, UniqueNames()).take(_written(name))))
+    photographs = {job.source.resolve() for job in jobs}
     for job in jobs:
-        if job.target.resolve() == job.source.resolve():
-            raise DataError(f"OUTPUT: {job.target} is the photograph itself, which is never replaced; name another.")
+        if job.target.resolve() in photographs:
+            raise DataError(f"OUTPUT: {job.target} is one of the photographs, which are never replaced; name another.")
     return jobs, passed, sorted({job.target.parent for job in jobs})
 
 

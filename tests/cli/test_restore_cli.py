@@ -117,8 +117,8 @@ def test_broken_files_are_reported_and_the_others_restored(model, photos, tmp_pa
         (["nothing", "--model", "net.pth"], "neither a file nor a folder nothing"),
         (["empty", "--model", "net.pth"], "no image in empty"),
         (["photos", "--model", "nett.pth"], "Did you mean net.pth"),
-        (["photos/a.jpg", "photos/a.jpg", "--model", "net.pth", "--overwrite"], "the photograph itself"),
-        (["photos", "photos", "--model", "net.pth", "--overwrite"], "the photograph itself"),
+        (["photos/a.jpg", "photos/a.jpg", "--model", "net.pth", "--overwrite"], "one of the photographs"),
+        (["photos", "photos", "--model", "net.pth", "--overwrite"], "one of the photographs"),
         (["photos", "photos/a.jpg", "--model", "net.pth", "--overwrite"], "is a file"),
         (["photos", "--model", "net.pth", "--quality", "0"], "--quality"),
         (["photos", "--model", "net.pth", "--tile", "5"], "--tile"),
@@ -138,7 +138,18 @@ def test_compare_and_another_format(model, photos, tmp_path):
     out = tmp_path / "out" / "b.webp"
     assert restore(photos / "a.jpg", out, "--model", model, "--compare") == 0
     assert Image.open(out).format == "WEBP"
-    assert Image.open(out.parent / "compare" / "b.webp.png").size == (66, 46)
+    drawing = out.parent / "compare" / "b.webp.png"
+    assert Image.open(drawing).size == (66, 46)
+    out.unlink()
+    drawing.write_bytes(b"mine")
+    assert restore(photos / "a.jpg", out, "--model", model, "--compare") == 1
+    assert drawing.read_bytes() == b"mine"
+    assert not out.exists()
+    # another input is no output either
+    Image.new("RGB", (3, 3)).save(photos / "sub" / "one.png")
+    several = [photos / "a.jpg", photos / "sub" / "one.png", photos / "one.png"]
+    assert restore(*several, "-o", photos / "sub", "--model", model, "--overwrite") == 1
+    assert Image.open(photos / "sub" / "one.png").size == (3, 3)
 
 
 def test_no_half_file_after_ctrl_c_and_a_full_disk(model, photos, tmp_path, monkeypatch, capsys):
