@@ -7,9 +7,23 @@ a program has imported ``basicsr`` (see ``docs/how_it_hooks_in.md``).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from basicsr_plugins.restore.restorer import load_restorer as load_restorer
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "register"]
+__all__ = ["__version__", "load_restorer", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch comes with the first use
+    if name == "load_restorer":
+        from basicsr_plugins.restore.restorer import load_restorer
+
+        return load_restorer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def register() -> str:

@@ -7,6 +7,7 @@ size, tile and overlap.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
 
-__all__ = ["Restorer", "own_multiple", "self_ensemble", "tiled", "whole_image"]
+__all__ = ["Restorer", "own_multiple", "rows_of_tiles", "self_ensemble", "tiled", "whole_image"]
 
 Restore = Callable[[Tensor], Tensor]
 
@@ -119,18 +120,42 @@ def tiled(restore: Restore, image: Tensor, tile: int, overlap: int, scale: int =
         therefore gives the whole-image result everywhere with ``overlap >= 4 r`` (up to the rounding of convolutions
         of another size); others differ near the seams.
     """
-    height, width = image.shape[-2:]
+    rows = list(
+        rows_of_tiles(
+            lambda top, bottom, left, right: restore(image[..., top:bottom, left:right]),
+            (image.shape[-2], image.shape[-1]), tile, overlap, scale,
+        )
+    )  # fmt: skip
+    return rows[0] if len(rows) == 1 else torch.cat(rows, -2)
 
-    def joined(spans: list[tuple[int, int]], piece: Callable[[int, int], Tensor], dim: int) -> Tensor:
-        result, end = piece(*spans[0]), spans[0][1]
+
+def rows_of_tiles(
+    restore: Callable[[int, int, int, int], Tensor], size: tuple[int, int], tile: int, overlap: int, scale: int = 1
+) -> Iterator[Tensor]:
+    """Yield what ``tiled`` returns in finished bands of rows, top to bottom, so that no whole image need be in memory.
+
+    Args:
+        restore: Maps a tile's place ``(top, bottom, left, right)`` to its restored pixels.
+        size: ``(h, w)`` of the image.
+        tile: As in ``tiled``.
+        overlap: As in ``tiled``.
+        scale: As in ``tiled``.
+    """
+
+    def finished(spans: list[tuple[int, int]], piece: Callable[[int, int], Tensor], dim: int) -> Iterator[Tensor]:
+        held, end = piece(*spans[0]), spans[0][1]
         for start, stop in spans[1:]:
-            result, end = _join(result, piece(start, stop), (end - start) * scale, dim), stop
-        return result
+            kept = max(held.shape[dim] - (end - start) * scale, 0)
+            yield held.narrow(dim, 0, kept)
+            tail = held.narrow(dim, kept, held.shape[dim] - kept)
+            held, end = _join(tail, piece(start, stop), (end - start) * scale, dim), stop
+        yield held
 
     def band(top: int, bottom: int) -> Tensor:
-        return joined(_spans(width, tile, overlap), lambda left, right: restore(image[..., top:bottom, left:right]), -1)
+        columns = list(finished(_spans(size[1], tile, overlap), lambda *span: restore(top, bottom, *span), -1))
+        return columns[0] if len(columns) == 1 else torch.cat(columns, -1)
 
-    return joined(_spans(height, tile, overlap), band, -2)
+    return finished(_spans(size[0], tile, overlap), band, -2)
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
