@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -226,8 +227,6 @@ def _plain_numbers() -> contextlib.AbstractContextManager[Any]:
     safe_globals = getattr(torch.serialization, "safe_globals", None)
     if safe_globals is None:  # torch before 2.5
         return contextlib.nullcontext()
-    import numpy as np
-
     scalar = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")}
     allowed: list[Any] = [argparse.Namespace, np.dtype, *kinds]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from basicsr_plugins.core.atomic import atomic_path
 from basicsr_plugins.core.errors import DataError, DependencyError
 
@@ -62,7 +65,6 @@ def _photograph(name: str) -> Any:
             return load_sample_image(f"{name}.jpg")
         if name in OF_MATPLOTLIB:
             import matplotlib.cbook
-            import numpy as np
             from PIL import Image
 
             with Image.open(matplotlib.cbook.get_sample_data(f"{name}.jpg", asfileobj=False)) as image:
@@ -80,9 +82,6 @@ def _photograph(name: str) -> Any:
 
 
 def _write(path: Path, image: Any) -> Path:
-    import cv2
-    import numpy as np
-
     encoded = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2BGR))[1].tobytes()
     if path.exists():
         if path.read_bytes() != encoded:

@@ -7,6 +7,7 @@ import math
 from typing import Any, Optional
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from basicsr_plugins.core.errors import OptionError, TrainingError, one_of
@@ -170,8 +171,6 @@ class SPNGuard:
 
 
 def _mean_over_ranks(values: Tensor) -> list[float]:
-    import torch.distributed as dist
-
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         values = values.clone()
         dist.all_reduce(values)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional, Union, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from basicsr_plugins.checkpoints import load_state, read_weights
@@ -232,8 +233,6 @@ class NegativeModels(nn.Module):
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def _same_on_ranks(self) -> None:
-        import torch.distributed as dist
-
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             # the copies alone: mmengine's counter is equal everywhere, and on the CPU, which NCCL does not serve
             for negative in self.models:
@@ -249,8 +248,6 @@ def output_spread(output: Tensor, target: Tensor) -> float:
         output: ``(n, c, h, w)``.
         target: Of that shape.
     """
-    import torch.distributed as dist
-
     spread = (2 * (output - target)).float().flatten(1).std(dim=1).mean()
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(spread)

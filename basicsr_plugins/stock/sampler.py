@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Callable
 
+import torch
+
 __all__ = ["current_sampler", "patch", "virtual_indices"]
 
 
@@ -81,8 +83,6 @@ def _sampler_class() -> Any:
 
 def virtual_indices(sampler: Any) -> list[int]:
     """Return this rank's indices of the epoch in stock's order, before stock takes them modulo the length."""
-    import torch
-
     generator = torch.Generator()
     generator.manual_seed(sampler.epoch)
     order = torch.randperm(sampler.total_size, generator=generator).tolist()
