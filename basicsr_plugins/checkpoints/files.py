@@ -18,7 +18,7 @@ from torch import Tensor
 
 from basicsr_plugins import __version__
 from basicsr_plugins.checkpoints.find import WRAPPERS, find_weights
-from basicsr_plugins.checkpoints.whole import CHECKSUM, check_archive, check_tensors, checksum
+from basicsr_plugins.checkpoints.whole import CHECKSUM, check_archive, check_tensors, checksum, with_sums
 from basicsr_plugins.core.atomic import atomic_path
 from basicsr_plugins.core.errors import CheckpointError, DependencyError
 
@@ -119,7 +119,7 @@ def recorded_network(path: str | Path, content: Any) -> Optional[dict[str, Any]]
 
 def save(value: Any, path: str | Path) -> None:
     """Write ``value`` with ``torch.save``, completely or not at all."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, with_sums():
         torch.save(value, temporary)
 
 

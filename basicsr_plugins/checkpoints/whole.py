@@ -6,10 +6,11 @@ have one in their metadata, over names, shapes, bytes and the other metadata. Fi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from basicsr_plugins.core.errors import CheckpointError
 
-__all__ = ["ADVICE", "CHECKSUM", "check_archive", "check_tensors", "checksum", "file_checksum"]
+__all__ = ["ADVICE", "CHECKSUM", "check_archive", "check_tensors", "checksum", "file_checksum", "with_sums"]
 
 #: The entry of safetensors' metadata that holds ``checksum``.
 CHECKSUM = "basicsr_plugins.crc32"
@@ -26,8 +27,22 @@ ADVICE = "It was damaged after it was written (disk, memory or transfer): take a
 CHUNK = 1 << 22
 
 
+@contextlib.contextmanager
+def with_sums() -> Iterator[None]:
+    """Let ``torch.save`` write checksums, even where ``torch.serialization.set_crc32_options(False)`` was called."""
+    wanted = getattr(torch.serialization, "get_crc32_options", lambda: True)()  # torch before 2.6 always writes them
+    if wanted:
+        yield
+        return
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(False)
+
+
 def check_archive(path: Path) -> None:
-    """Compare every entry of one of torch's zip files with its CRC-32; torch's older format has none and passes.
+    """Compare every entry of one of torch's zip files with its CRC-32; files that were written without any pass.
 
     Raises:
         CheckpointError: The archive is cut, empty, or one of its entries has changed.
@@ -39,7 +54,8 @@ def check_archive(path: Path) -> None:
             return
         with zipfile.ZipFile(path) as archive:
             broken = None if archive.namelist() else "there is nothing in it"
-            for entry in archive.infolist():
+            summed = any(entry.CRC for entry in archive.infolist())  # torch can be told to write zeros instead
+            for entry in archive.infolist() if summed else ():
                 with archive.open(entry) as content:  # reading to the end compares the sums
                     while content.read(CHUNK):
                         pass

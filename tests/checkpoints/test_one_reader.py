@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from basicsr_plugins import checkpoints
+from basicsr_plugins.cli.main import main
 from basicsr_plugins.core.atomic import atomic_path
 from basicsr_plugins.core.errors import CheckpointError, OptionError, TrainingError
 from basicsr_plugins.core.registration import provided
+from basicsr_plugins.training.checkpointing import Checkpointing
 
 NOISE = {"weight": torch.zeros(2)}
 CONTAINERS = {
@@ -76,6 +78,31 @@ def test_every_container_and_prefix_through_every_door(tmp_path, container, pref
         other = provided("arch")["NAFNet"](**TINY)
         fill(other)
         assert is_all(other.state_dict())
+
+
+class Pretrained(Checkpointing):
+    """The engine's own door, ``path.pretrain_network_g``, without the engine."""
+
+    def __init__(self, path):
+        self.opt = {"path": {"pretrain_network_g": str(path)}}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_pretrained_files_and_convert_share_the_rules(tmp_path, prefix):
+    state, output = tiny().state_dict(), tmp_path / "OUT.SAFETENSORS"
+    prefixed = {f"{prefix}{key}": value.clone() for key, value in state.items()}
+    for container in ("bare", "params", "params beside a tensor", "state_dict", "model_state_dict"):
+        for name in ("X.SAFETENSORS",) if container == "bare" else ("x.pth", "X.PTH"):
+            path = tmp_path / name
+            if container == "bare":
+                checkpoints.write_safetensors(prefixed, path)
+            else:
+                torch.save(CONTAINERS[container](prefixed), path)
+            network = provided("arch")["NAFNet"](**TINY)
+            Pretrained(path).load_pretrained("g", network)
+            assert main(["convert", str(path), str(output)]) == 0
+            for found in (network.state_dict(), checkpoints.read(output)):
+                assert all(torch.equal(found[key], value) for key, value in state.items())
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])

@@ -146,3 +146,18 @@ def test_a_refusal_does_not_quote_torchs_advice(tmp_path, new_format):
         checkpoints.read_checkpoint(tmp_path / "whole.pth")
     assert "weights_only" not in str(caught.value)
     assert "safe_globals" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, "set_crc32_options"), reason="this torch always writes sums")
+def test_files_of_others_without_sums_load_and_ours_have_them_all_the_same(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"params": weights()}, tmp_path / "theirs.pth")
+        checkpoints.write(tmp_path / "ours.pth", weights())
+        assert torch.serialization.get_crc32_options() is False
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert is_same(checkpoints.read(tmp_path / "theirs.pth"), weights())
+    assert is_same(checkpoints.read(tmp_path / "ours.pth"), weights())
+    assert not any(entry.CRC for entry in zipfile.ZipFile(tmp_path / "theirs.pth").infolist())
+    assert all(entry.CRC for entry in zipfile.ZipFile(tmp_path / "ours.pth").infolist() if entry.file_size)
