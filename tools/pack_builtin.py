@@ -19,7 +19,7 @@ import torch
 
 from basicsr_plugins import checkpoints
 from basicsr_plugins.adapters.fingerprint import fingerprint
-from basicsr_plugins.adapters.folder import read_folder
+from basicsr_plugins.adapters.folder import CONFIG, read_folder, write_folder
 from basicsr_plugins.core.errors import CheckpointError, PluginError
 
 #: Bytes of the whole model.
@@ -84,16 +84,23 @@ def pack(experiments: Path, target: Path) -> list[Path]:
     shutil.copyfile(experiments / BASE, target / "base.safetensors")
     write_half(experiments / "builtin_blend" / "models" / "net_e_latest.pth", target / "estimator.safetensors")
     for name, folder in folders.items():
-        (target / "adapters" / name).mkdir(parents=True)
-        for file in sorted(folder.glob("*.json")):
-            shutil.copyfile(file, target / "adapters" / name / file.name)
-        small = halved(checkpoints.read(folder / WEIGHTS), folder / WEIGHTS)
-        checkpoints.write_safetensors(small, target / "adapters" / name / WEIGHTS, {"format": "pt"})
+        _pack_adapter(folder, target / "adapters" / name)
     files = sorted(file for file in target.rglob("*") if file.is_file())
     size = sum(file.stat().st_size for file in files)
     if size > LIMIT:
         raise CheckpointError(f"{target}: the model has {size:,d} bytes; at most {LIMIT:,d} are allowed.")
     return files
+
+
+def _pack_adapter(folder: Path, target: Path) -> None:
+    """Write an adapter with its weights in half precision, and with the checksums of the files as they are then."""
+    small = halved(checkpoints.read(folder / WEIGHTS), folder / WEIGHTS)
+
+    def write(fresh: Path) -> None:
+        shutil.copyfile(folder / CONFIG, fresh / CONFIG)
+        checkpoints.write_safetensors(small, fresh / WEIGHTS, {"format": "pt"})
+
+    write_folder(target, write, read_folder(folder).provenance)
 
 
 def main() -> int:

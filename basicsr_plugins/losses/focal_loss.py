@@ -71,6 +71,6 @@ class FocalLoss(nn.Module):
         """Return the loss of ``logits`` (n, classes) for integer ``labels`` (n,)."""
         if self.alpha is not None and len(self.alpha) != logits.shape[1]:
             raise OptionError(
-                f"FocalLoss: alpha has {len(self.alpha)} weights, and there are {logits.shape[1]} classes: one each."
+                f"FocalLoss: alpha has {len(self.alpha)} weights for {logits.shape[1]} classes; give one per class."
             )
         return self.loss_weight * focal_loss(logits.float(), labels, self.gamma, self.alpha)

@@ -61,9 +61,3 @@ def test_dcpt_loss_is_both_terms_with_their_weights():
     assert losses["l_cls"].item() == pytest.approx(3 * written_out(0.5), rel=1e-5)
     half = DCPTLoss()(output.bfloat16(), clean.bfloat16(), LOGITS.bfloat16(), LABELS)
     assert {value.dtype for value in half.values()} == {torch.float32}
-
-
-@pytest.mark.parametrize("alpha", [[1.0], [1.0, 2.0, 3.0, 4.0]])
-def test_focal_loss_wants_one_weight_for_each_class(alpha):
-    with pytest.raises(OptionError, match=rf"alpha has {len(alpha)} weights, and there are 3 classes"):
-        FocalLoss(alpha=alpha)(torch.zeros(2, 3), torch.tensor([0, 0]))
