@@ -13,12 +13,15 @@ from basicsr_plugins.core.errors import TrainingError
 
 __all__ = ["FiniteGuard"]
 
+JUDGED_FROM = 10  # iterations; before, a few broken ones are no majority
+
 
 class FiniteGuard:
     """Judges the losses of one iteration before the weights move.
 
     Args:
         allowed: How many iterations may be skipped over the whole training (0 stops at the first).
+            From iteration 10 on, training also stops once more than half of its iterations were skipped.
     """
 
     def __init__(self, allowed: int = 0) -> None:
@@ -48,7 +51,7 @@ class FiniteGuard:
         broken = [f"{name} = {value:g}" for name, value in losses.items() if not math.isfinite(value)]
         if not broken and not broken_elsewhere:
             return True
-        if not self._may_skip():
+        if not self._may_skip(current_iter):
             raise TrainingError(self._report(broken, current_iter, batch, files))
         return False
 
@@ -58,7 +61,7 @@ class FiniteGuard:
         Raises:
             TrainingError: No skip is left. The weights have not been touched.
         """
-        if not self._may_skip():
+        if not self._may_skip(current_iter):
             where = f"the losses are finite, the gradients' norm is {norm:g}"
             raise TrainingError(self._advise(f"Iteration {current_iter}: {where}.{_named(files)}"))
 
@@ -77,8 +80,12 @@ class FiniteGuard:
         for buffer, value in buffers:
             buffer.copy_(value)
 
-    def _may_skip(self) -> bool:
+    def _may_skip(self, current_iter: int) -> bool:
         self.skipped += 1
+        if current_iter >= JUDGED_FROM and 2 * self.skipped > current_iter and self.skipped <= self.allowed:
+            raise TrainingError(
+                self._advise(f"{self.skipped} of {current_iter} iterations were not finite: more than half.")
+            )
         return self.skipped <= self.allowed
 
     def _report(

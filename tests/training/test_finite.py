@@ -113,3 +113,19 @@ def test_a_broken_iteration_drops_its_whole_accumulation_window(tmp_path):
     assert tiny_runs.differences(before, tiny_runs.weights(model)) == []
     tiny_runs.train(model, [3, 4])
     assert tiny_runs.differences(before, tiny_runs.weights(model)) != []
+
+
+def test_a_run_that_skips_most_of_its_iterations_is_an_error():
+    guard, broken = FiniteGuard(100), {"l": torch.tensor(float("nan"))}
+    assert guard.accepts({"l": torch.tensor(0.5)}, 1, {}, [])
+    for iteration in range(2, 10):
+        assert not guard.accepts(broken, iteration, {}, [])
+    with pytest.raises(TrainingError, match="9 of 10 iterations were not finite"):
+        guard.accepts(broken, 10, {}, [])
+
+
+def test_half_of_the_iterations_may_be_skipped():
+    guard = FiniteGuard(100)
+    for iteration in range(1, 41):
+        guard.accepts({"l": torch.tensor(0.5 if iteration % 2 else float("nan"))}, iteration, {}, [])
+    assert guard.skipped == 20
