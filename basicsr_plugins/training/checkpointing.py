@@ -61,6 +61,7 @@ class Checkpointing(EngineBase):
     def _save(self, epoch: int, current_iter: int) -> None:
         if current_iter == -1:
             self._say_if_short()
+            self.guard.refuse_most_skipped(max(self.last_iter, 1))
         written: list[str] = []
         if distributed.rank() == 0:
             label = "latest" if current_iter == -1 else current_iter

@@ -14,6 +14,9 @@ from basicsr_plugins.core.errors import TrainingError
 __all__ = ["FiniteGuard"]
 
 JUDGED_FROM = 10  # iterations; before, a few broken ones are no majority
+#: So many skips without a step between them are no accident.
+IN_A_ROW = 50
+_ADVICE = "Lower the learning rate, set train.grad_clip, or use precision bf16 instead of fp16"
 
 
 class FiniteGuard:
@@ -21,12 +24,15 @@ class FiniteGuard:
 
     Args:
         allowed: How many iterations may be skipped over the whole training (0 stops at the first).
-            From iteration 10 on, training also stops once more than half of its iterations were skipped.
+            A training that skips more than half of its iterations has failed and stops anyway: from iteration 10 on,
+            and at its end; so does one that skips 50 in a row.
     """
 
     def __init__(self, allowed: int = 0) -> None:
         self.allowed = allowed
         self.skipped = 0
+        #: Since the last step; whoever takes one sets it back.
+        self.in_a_row = 0
 
     def accepts(
         self,
@@ -82,11 +88,25 @@ class FiniteGuard:
 
     def _may_skip(self, current_iter: int) -> bool:
         self.skipped += 1
-        if current_iter >= JUDGED_FROM and 2 * self.skipped > current_iter and self.skipped <= self.allowed:
+        self.in_a_row += 1
+        if self.skipped > self.allowed:
+            return False
+        if current_iter >= JUDGED_FROM:
+            self.refuse_most_skipped(current_iter)
+        if self.in_a_row >= IN_A_ROW:
+            raise TrainingError(f"The last {self.in_a_row} iterations were not finite and were skipped. {_ADVICE}.")
+        return True
+
+    def refuse_most_skipped(self, iterations: int) -> None:
+        """Refuse to call a training of so many iterations a success that skipped most of them.
+
+        Raises:
+            TrainingError: More than half were skipped.
+        """
+        if 2 * self.skipped > iterations:
             raise TrainingError(
-                self._advise(f"{self.skipped} of {current_iter} iterations were not finite: more than half.")
+                f"{self.skipped} of {iterations} iterations, more than half, were not finite and were skipped. {_ADVICE}."
             )
-        return self.skipped <= self.allowed
 
     def _report(
         self, broken: Sequence[str], current_iter: int, batch: Mapping[str, Tensor], files: Sequence[str]
@@ -102,8 +122,8 @@ class FiniteGuard:
     def _advise(self, text: str) -> str:
         skips = f" {self.skipped - 1} such iterations had been skipped before." if self.skipped > 1 else ""
         return (
-            f"{text}{skips} Training stops; the weights and the last checkpoint are untouched. Lower the learning "
-            "rate, set train.grad_clip, use precision bf16 instead of fp16, or allow skips with train.skip_nonfinite."
+            f"{text}{skips} Training stops; the weights and the last checkpoint are untouched. {_ADVICE}, or allow "
+            "skips with train.skip_nonfinite."
         )
 
 

@@ -77,7 +77,10 @@ class TrainSettings:
         source="Restormer, DCPT scripts",
     )
     skip_nonfinite: int = option(
-        0, "how many iterations with NaN or infinite losses or gradients may be skipped", check=non_negative
+        0,
+        "how many iterations with NaN or infinite losses or gradients may be skipped; more than half of all, or 50 in "
+        "a row, are an error anyway",
+        check=non_negative,
     )
     save_best: bool = option(False, "keep net_*_best_<data set>_<metric>.pth of the best value of every metric")
     keep_last: Optional[int] = option(None, "how many numbered checkpoints are kept; ~ keeps all", check=positive)

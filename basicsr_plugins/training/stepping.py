@@ -128,6 +128,7 @@ class Stepping(EngineBase):
         if self.spn:
             self.spn.before_step(self.net_g)
         self.precision.step(self.optimizers)
+        self.guard.in_a_row = 0
         for name, average in self.averages.items():
             update_average(average, self.networks[name], self.ema_decay)
         if self.spn:

@@ -129,3 +129,21 @@ def test_half_of_the_iterations_may_be_skipped():
     for iteration in range(1, 41):
         guard.accepts({"l": torch.tensor(0.5 if iteration % 2 else float("nan"))}, iteration, {}, [])
     assert guard.skipped == 20
+
+
+def test_fifty_skips_in_a_row_are_an_error_however_long_the_run():
+    guard, broken = FiniteGuard(1000), {"l": float("nan")}
+    for iteration in range(1001, 1050):
+        assert not guard.accepts(broken, iteration, {}, [])
+    with pytest.raises(TrainingError, match="The last 50 iterations were not finite"):
+        guard.refuse_gradients(float("inf"), 1050, [])
+
+
+def test_a_short_run_that_skipped_most_of_its_steps_ends_as_an_error(tmp_path):
+    model = tiny_runs.make_model(tmp_path, train={"skip_nonfinite": 5, "total_iter": 4})
+    broken = tiny_runs.make_batch()
+    broken["lq"][:] = float("nan")
+    tiny_runs.train(model, [1])
+    tiny_runs.train(model, [2, 3, 4], broken)
+    with pytest.raises(TrainingError, match="3 of 4 iterations, more than half"):
+        model.save(-1, -1)
