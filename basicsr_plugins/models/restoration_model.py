@@ -195,6 +195,7 @@ class RestorationModel(Stepping, Reporting, Checkpointing):
         self.setup_losses()
         self.setup_optimizers()
         self.setup_schedulers()
+        self.setting = self.fresh_setting()
         if settings.compile:
             self.compile_networks(settings.compile if isinstance(settings.compile, dict) else {})
 

@@ -16,6 +16,7 @@ from basicsr_plugins.core.errors import CheckpointError
 from basicsr_plugins.stock.sampler import current_sampler
 from basicsr_plugins.training import distributed, run_files
 from basicsr_plugins.training.engine_base import EngineBase
+from basicsr_plugins.training.resume_notes import check_optimizers, present_setting, resume_notes, setting_in_force
 
 __all__ = ["Checkpointing"]
 
@@ -124,6 +125,7 @@ class Checkpointing(EngineBase):
                 "scheduled_rates": self.warm_up.scheduled,
                 "window": self.window_state(current_iter),
                 "manual_seed": int(self.opt.get("manual_seed") or 0),
+                "setting": self.setting,
                 "skipped": self.guard.skipped,
                 "best": self.best_metric_results,
                 "random": distributed.gather_objects([[random_state.get_random_state(), self.random_stream.state]]),
@@ -132,6 +134,14 @@ class Checkpointing(EngineBase):
                 "spn": self.spn.state_dict() if self.spn else None,
             },
         }
+
+    def fresh_setting(self) -> dict[str, Any]:
+        """Return what a later resume is compared with; see ``resume_notes``."""
+        names = [key for key in vars(self) if key.startswith("optimizer_")]
+        held = {id(getattr(self, name)): f"optim_{name[len('optimizer_') :]}" for name in names}
+        where = [held.get(id(optimizer), f"optimizer {place}") for place, optimizer in enumerate(self.optimizers)]
+        schedulers = [_plain(scheduler.state_dict()) for scheduler in self.schedulers]
+        return present_setting(where, self.optimizers, schedulers, self.opt)
 
     def _say_if_short(self) -> None:
         # stock counts the batches of an epoch with the last incomplete one, which its loader drops
@@ -184,6 +194,8 @@ class Checkpointing(EngineBase):
         if distributed.rank() == 0:
             for folder in ("models", "training_states"):
                 remove_leftovers(self.opt["path"][folder])
+        ours = resume_state.get("basicsr_plugins")
+        check_optimizers((ours or {}).get("setting", {}), self.setting)
         for what, mine in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
             if len(resume_state[what]) != len(mine):
                 raise CheckpointError(
@@ -192,10 +204,13 @@ class Checkpointing(EngineBase):
                 )
             for part, state in zip(mine, resume_state[what]):
                 part.load_state_dict(state)
-        ours = resume_state.get("basicsr_plugins")
         if ours is None:
             stock.logger().warning("path.resume_state was written by a stock model: random generators start anew.")
             return
+        recorded = ours.get("setting", {})
+        for note in resume_notes(recorded, self.setting):
+            stock.logger().warning(f"Resuming with other options: {note}")
+        self.setting = setting_in_force(recorded, self.setting)
         self.precision.load_state_dict(ours["scaler"])
         self.warm_up.scheduled = ours["scheduled_rates"]
         self.guard.skipped = ours["skipped"]

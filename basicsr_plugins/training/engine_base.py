@@ -80,6 +80,8 @@ class EngineBase(SRModel):
     #: The iteration that was trained last in this process.
     last_iter: int
     stop: StopSignals
+    #: Optimizers, schedules, batch and data as they are in force, for the notes of a later resume.
+    setting: dict[str, Any]
     #: How many batches of the running epoch have been trained on, and the epoch that this counts.
     batches_into_epoch: int
     counted_epoch: Optional[int]

@@ -105,7 +105,7 @@ class FiniteGuard:
         """
         if 2 * self.skipped > iterations:
             raise TrainingError(
-                f"{self.skipped} of {iterations} iterations, more than half, were not finite and were skipped. {_ADVICE}."
+                f"{self.skipped} of {iterations} iterations were not finite and were skipped: the most. {_ADVICE}."
             )
 
     def _report(
