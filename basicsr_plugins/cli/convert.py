@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from basicsr_plugins.core.errors import CheckpointError, OptionError
+from basicsr_plugins.core.safe_yaml import parse_yaml
 
 __all__ = ["add_parser"]
 
@@ -77,5 +78,5 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise OptionError(f"--set: expected KEY=VALUE, got {pair!r}.")
-        arguments[key] = yaml.safe_load(value)
+        arguments[key] = parse_yaml(value, f"--set {key}")
     return arguments

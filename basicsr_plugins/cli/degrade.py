@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.safe_yaml import parse_yaml
 
 __all__ = ["add_parser", "run"]
 
@@ -94,16 +95,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _entry(text: str) -> Any:
-    import yaml
-
     if not text.lstrip().startswith("{"):
         return text
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise OptionError(
-            f"--with: {text!r} is no mapping such as '{{type: Rain, preset: small}}' ({error})."
-        ) from error
+    return parse_yaml(text, f"--with: {text!r} is no mapping such as '{{type: Rain, preset: small}}'; it")
 
 
 def _sheet(args: argparse.Namespace, entries: list[Any]) -> None:

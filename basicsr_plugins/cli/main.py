@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -34,10 +35,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run one command and return its exit code; an error meant for the user is one message on stderr."""
     parsed = build_parser().parse_args(arguments)
     try:
-        return parsed.func(parsed) or 0
+        code = parsed.func(parsed) or 0
+        sys.stdout.flush()
+        return code
     except PluginError as error:
         print(f"basicsr-plugins {parsed.command}: {one_message(error)}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever reads has seen enough: basicsr-plugins list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still in the buffer goes nowhere
+        return 128 + 13  # as the shell says it of a program that SIGPIPE ends
     except KeyboardInterrupt:
         print(f"basicsr-plugins {parsed.command}: interrupted.", file=sys.stderr)
         return 130

@@ -11,7 +11,7 @@ import yaml
 
 from basicsr_plugins.core.errors import OptionError, one_of
 
-__all__ = ["apply_overrides", "load_yaml"]
+__all__ = ["apply_overrides", "load_yaml", "parse_yaml"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,6 +31,33 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> OrderedDict[str, Any]:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+# the line that registers this package under stock's own parser (docs/how_it_hooks_in.md): nothing is to be run here
+_Loader.add_constructor("tag:yaml.org,2002:python/object/apply:basicsr_plugins.register", lambda loader, node: None)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return what a YAML text holds.
+
+    Args:
+        text: The text.
+        where: What it is, for messages: a file, an option of the command line.
+
+    Raises:
+        OptionError: It is no YAML, is nested too deep, or holds a python tag (which could run code) or a key twice.
+
+    Example:
+        >>> parse_yaml("{type: Rain, beta: 0.8}", "--with")["beta"]
+        0.8
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.constructor.ConstructorError as error:
+        tag = " Tags that build python objects can run code and are refused." if "tag" in str(error.problem) else ""
+        raise OptionError(f"{where}, line {_line(error)}: {error.problem}.{tag}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none, and other values PyYAML cannot build
+        raise OptionError(f"{where} is not valid YAML: {error}") from error
+    except RecursionError:
+        raise OptionError(f"{where}: it is nested too deep to be read as options.") from None
 
 
 def load_yaml(path: str | Path) -> OrderedDict[str, Any]:
@@ -44,15 +71,10 @@ def load_yaml(path: str | Path) -> OrderedDict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"{path}: the option file cannot be read: {error}.") from error
-    try:
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.constructor.ConstructorError as error:
-        tag = " Tags that build python objects can run code and are refused." if "tag" in str(error.problem) else ""
-        raise OptionError(f"{path}, line {_line(error)}: {error.problem}.{tag}") from error
-    except yaml.YAMLError as error:
-        raise OptionError(f"{path} is not valid YAML: {error}") from error
+    content = parse_yaml(text, str(path))
     if not isinstance(content, OrderedDict):
-        raise OptionError(f"{path}: an option file is a mapping of options, this one holds {type(content).__name__}.")
+        held = type(content).__name__
+        raise OptionError(f"{path} holds no options: an option file is a mapping of options, this one holds {held}.")
     return content
 
 
@@ -67,10 +89,7 @@ def apply_overrides(options: MutableMapping[str, Any], overrides: Iterable[str])
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise OptionError(f"--set {text}: expected KEY.SUB_KEY=VALUE.")
-        try:
-            value = yaml.load(value_text, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise OptionError(f"--set {text}: the value is not valid YAML: {error}") from error
+        value = parse_yaml(value_text, f"--set {text}: the value")
         place: Any = options
         for depth, key in enumerate(keys[:-1]):
             place = _enter(place, key, ".".join(keys[: depth + 1]), text)

@@ -30,13 +30,15 @@ class MatStore(ImageStore):
         path = Path(file or "").expanduser()
         if not path.is_file():
             raise DataError(f"{where}: there is no file {path}; the rule 'mat' takes a .mat file.")
+        if not path.stat().st_size:
+            raise DataError(f"{where}: {path} is empty (0 bytes).")
         try:
             from scipy.io import loadmat
         except ImportError as error:
             raise DependencyError("the pairing rule 'mat' needs SciPy: pip install scipy") from error
         try:
             arrays = {name: value for name, value in loadmat(path).items() if isinstance(value, np.ndarray)}
-        except (NotImplementedError, ValueError, OSError) as error:
+        except Exception as error:  # SciPy raises a dozen types for a broken file: zlib's, struct's, its own
             raise DataError(f"{where}: {path} cannot be read as a MATLAB 5 file ({error}).") from error
         if key is None and len(arrays) == 1:
             key = next(iter(arrays))

@@ -239,10 +239,14 @@ def _same_sizes(lq: ImageStore, gt: ImageStore, options: PairedRuleDataset.Optio
 
 
 def _mismatch(lq_path: str, lq: tuple[int, ...], gt_path: str, gt: tuple[int, ...]) -> str:
-    return (
-        f"{lq_path} is {lq[0]} x {lq[1]}, {gt_path} is {gt[0]} x {gt[1]} (h x w); 'mismatch: centre' cuts the larger "
-        "one around its centre"
-    )
+    text = f"{lq_path} is {lq[0]} x {lq[1]}, {gt_path} is {gt[0]} x {gt[1]} (h x w); "
+    factor = round(gt[0] / max(lq[0], 1))
+    if factor > 1 and all(abs(large / factor - small) < 1 for large, small in zip(gt, lq)):
+        return text + (
+            f"the degraded image is {factor} times smaller: that is super-resolution by 'scale: {factor}' and stock's "
+            "PairedImageDataset, or the smaller image has to be enlarged first; cutting would pair other content"
+        )
+    return text + "'mismatch: centre' cuts the larger one around its centre"
 
 
 def _centre(image: Any, size: tuple[int, int]) -> Any:

@@ -23,3 +23,10 @@ def test_help_loads_nothing_heavy():
     count, loaded = done.stdout.split(maxsplit=1)
     assert int(count) >= 12
     assert loaded.strip() == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m basicsr_plugins list | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["arch:", "141"]

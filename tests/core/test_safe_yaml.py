@@ -121,3 +121,20 @@ def test_wrong_overrides(text, message):
         return
     with pytest.raises(OptionError, match=message):
         apply_overrides(options, [text])
+
+
+def test_nesting_without_end_and_values_that_are_none(tmp_path):
+    file = tmp_path / "x.yml"
+    for text, message in (("a: " + "[" * 3000 + "]" * 3000, "nested too deep"), ("a: 2026-99-99", "not valid YAML")):
+        file.write_text(text)
+        with pytest.raises(OptionError, match=message):
+            load_yaml(file)
+
+
+def test_the_line_that_registers_under_stock_is_passed_over(tmp_path):
+    file = tmp_path / "x.yml"
+    file.write_text("plugins: !!python/object/apply:basicsr_plugins.register []\nname: x\n")
+    assert load_yaml(file) == {"plugins": None, "name": "x"}
+    file.write_text("plugins: !!python/object/apply:os.system [echo]\n")
+    with pytest.raises(OptionError, match="can run code and are refused"):
+        load_yaml(file)

@@ -144,3 +144,28 @@ def test_lmdb_pairs(reside, tmp_path):
                "io_backend": {"type": "lmdb"}, "phase": "val", "gt_size": None}  # fmt: skip
     sample = make(reside, **options)[1]
     assert torch.equal(sample["gt"], bgr(reside / "gt" / "1.png"))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_images_of_half_the_size_are_super_resolution_and_no_matter_of_cutting(reside, image_writer, factor):
+    image_writer(reside / "gt" / "2.png", 40 * factor, 50 * factor, 2)
+    with pytest.raises(
+        DataError, match=f"{factor} times smaller: that is super-resolution by 'scale: {factor}'"
+    ) as told:
+        PairedRuleDataset.plan(opt(reside), "datasets.train").check()
+    assert "mismatch" not in str(told.value)
+
+
+def test_broken_matlab_files_are_one_message(tmp_path):
+    import pickle
+
+    from scipy.io import savemat
+
+    savemat(tmp_path / "whole.mat", {"a": np.zeros((2, 8, 8, 3), np.uint8)}, do_compression=True)
+    whole = (tmp_path / "whole.mat").read_bytes()
+    contents = [b"", whole[:60], whole[:140], whole[: len(whole) // 2], whole[:130] + b"\xff" * 40, b"no matlab" * 40]
+    for number, content in enumerate([*contents, pickle.dumps({"a": 1})]):
+        file = tmp_path / f"{number}.mat"
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=f"{number}.mat"):
+            PairedRuleDataset({"name": "u", "phase": "val", "dataroot_lq": str(file), "pair": "mat", "mat_key_lq": "a"})
