@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,10 +100,15 @@ class Checkpointing(EngineBase):
         return path
 
     def save_best(self, dataset_name: str, metrics: list[str]) -> None:
-        """Keep the networks under the name of every metric that has just improved."""
+        """Keep the networks under the name of every metric of ``val.metrics``, and of the accuracy, that has improved.
+
+        Figures that a recipe adds beyond those (the accuracy of every class ...) are remembered, and keep no copies.
+        """
+        wanted = {*(self.val_settings.metrics or {}), "accuracy"}
         for metric in metrics:
-            for name in self.networks:
-                self.write_network(name, f"best_{dataset_name}_{metric}")
+            for name in self.networks if metric in wanted else ():
+                label = f"best_{dataset_name}_{metric}"
+                self.write_network(name, re.sub(r"[^\w.+-]+", "_", label))  # a name may hold a slash
 
     def _prune(self) -> None:
         keep = self.settings.keep_last

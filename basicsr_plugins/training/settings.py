@@ -82,7 +82,9 @@ class TrainSettings:
         "a row, are an error anyway",
         check=non_negative,
     )
-    save_best: bool = option(False, "keep net_*_best_<data set>_<metric>.pth of the best value of every metric")
+    save_best: bool = option(
+        False, "keep net_*_best_<data set>_<metric>.pth of the best value of each of val.metrics, and of the accuracy"
+    )
     keep_last: Optional[int] = option(None, "how many numbered checkpoints are kept; ~ keeps all", check=positive)
     safetensors: bool = option(False, "write net_*.safetensors (the averaged weights, where there are any) as well")
 

@@ -337,3 +337,12 @@ def test_of_equal_values_the_newest_is_the_best_as_in_stock(tmp_path, better):
         model.metric_results = {"m": value}
         assert model._remember_best("set", iteration) == improved
     assert model.best_metric_results["set"]["m"] == {"better": better, "val": 20.0, "iter": 2}
+
+
+def test_best_networks_are_files_of_the_metrics_that_were_asked_for(tmp_path):
+    """A class called haze/low_light made a folder, and the accuracy of each class its own copy of each network."""
+    metrics = {"psnr": {"type": "calculate_psnr", "crop_border": 0}}
+    model = tiny_runs.make_model(tmp_path, "dcpt", train={"save_best": True}, val={"metrics": metrics, "val_freq": 1})
+    model.save_best("set/5", ["psnr", "accuracy", "accuracy_haze/low_light"])
+    written = sorted(path.name for path in (tmp_path / "experiments" / "tiny" / "models").iterdir())
+    assert written == [f"net_{net}_best_set_5_{metric}.pth" for net in ("dc", "g") for metric in ("accuracy", "psnr")]
