@@ -232,8 +232,17 @@ class Checkpointing(EngineBase):
         # once more when the sampler starts: building the loader's iterator draws from the same generators
         sampler = current_sampler()
         if sampler is not None:  # a training without BasicSR's loader has no position in an epoch
+            self._say_if_inexact(sampler.dataset, ours["batches_into_epoch"])
             sampler.resume_at(
                 ours["batches_into_epoch"] * self.loader_batch_size(), lambda: random_state.set_random_state(outside)
+            )
+
+    def _say_if_inexact(self, dataset: Any, batches: int) -> None:
+        section = self.opt["datasets"]["train"]
+        if batches and section.get("num_worker_per_gpu") and not getattr(dataset, "takes_virtual_index", False):
+            stock.logger().warning(
+                f"Resuming inside an epoch: {type(dataset).__name__} draws from generators of its loader processes, "
+                "which start anew; its crops and flips differ from those of an undisturbed run until the next epoch."
             )
 
 

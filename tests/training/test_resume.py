@@ -9,6 +9,7 @@ import pytest
 import tiny_runs
 import torch
 
+from basicsr_plugins import stock
 from basicsr_plugins.models.restoration_model import RestorationModel
 
 EXTRAS = {
@@ -124,3 +125,15 @@ def test_skipped_iterations_and_the_best_value_survive(folder, logs):
     model.resume_training(whole)
     assert model.guard.skipped == 2
     assert model.best_metric_results == state["best"]
+
+
+def test_stock_data_sets_with_loader_processes_say_that_a_resume_is_inexact(tmp_path, monkeypatch, caplog):
+    model = tiny_runs.make_model(tmp_path)
+    model.opt["datasets"]["train"]["num_worker_per_gpu"] = 2
+    caplog.set_level("WARNING", logger="basicsr")
+    stock.logger().propagate = True
+    ours = types.SimpleNamespace(takes_virtual_index=True)
+    for dataset, batches, said in ((ours, 3, 0), (object(), 0, 0), (object(), 3, 1)):
+        caplog.clear()
+        model._say_if_inexact(dataset, batches)
+        assert len([text for text in caplog.messages if "Resuming inside an epoch: object draws" in text]) == said
