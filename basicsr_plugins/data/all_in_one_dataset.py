@@ -27,6 +27,13 @@ __all__ = ["AllInOneDataset", "AllInOnePlan", "plan_children"]
 _INHERITED = ("gt_size", "use_hflip", "use_rot", "mean", "std")
 
 
+#: Options of the loader and of the draws, which the mix has for all of its children.
+_OF_THE_MIX = (
+    "seed", "phase", "num_worker_per_gpu", "batch_size_per_gpu", "use_shuffle", "dataset_enlarge_ratio",
+    "prefetch_mode", "num_prefetch_queue", "pin_memory", "persistent_workers",
+)  # fmt: skip
+
+
 @dataclass
 class _Child:
     """One child: its class, its options, and how it takes part."""
@@ -95,6 +102,7 @@ class AllInOneDataset(SeededDataset):
         self.num_degradations = plan.labels
         self.lengths = self._places(plan.where)
         self._ends = np.cumsum(self.lengths)
+        self._shared_extras = self._extras_of_all(plan.where)
 
     @classmethod
     def plan(cls, opt: Mapping[str, Any], where: Optional[str] = None) -> AllInOnePlan:
@@ -138,12 +146,33 @@ class AllInOneDataset(SeededDataset):
         label = child.label + int(sample.get("degradation", 0) if child.labels > 1 else 0)
         result: dict[str, Any] = {key: sample[key] for key in ("lq", "gt", "lq_path", "gt_path") if key in sample}
         result["degradation"] = label
+        result.update({key: sample[key] for key in self._shared_extras if key in sample})
         if self._returns_map:
             labels = sample.get("degradation_map")
             if labels is None or child.labels == 1:
                 labels = torch.zeros(sample["lq"].shape[-2:], dtype=torch.int64)
             result["degradation_map"] = labels + child.label
         return result
+
+    @property
+    def extras(self) -> set[str]:
+        """What the samples hold of ``rain_mask`` and ``params``."""
+        return set(self._shared_extras)
+
+    def _extras_of_all(self, where: str) -> tuple[str, ...]:
+        """Return the extras that samples keep: in training, where one batch needs the same keys, those of all."""
+        held: list[set[str]] = [getattr(dataset, "extras", set()) for dataset in self.datasets]
+        if self.options.phase != "train":
+            return tuple(sorted(set().union(*held)))
+        for key, asked_by in (("rain_mask", "return_mask"), ("params", "return_params")):
+            lacking = [child.where for child, has in zip(self._children, held) if key not in has]
+            asking = [child.where for child in self._children if child.opt.get(asked_by)]
+            if asking and lacking:
+                raise OptionError(
+                    f"{asking[0]}.{asked_by}: {lacking[0]} returns no {key}, so no batch can be made. Ask it of "
+                    "all children, or of none."
+                )
+        return tuple(sorted(set.intersection(*held)))
 
     @property
     def _returns_map(self) -> bool:
@@ -203,6 +232,9 @@ def plan_children(options: Any, where: str) -> list[_Child]:
             raise OptionError(f"{here}.ratio: must be a number above 0, got {ratio!r}.")
         if label is not None and (not isinstance(label, int) or isinstance(label, bool) or label < 0):
             raise OptionError(f"{here}.label: expected a whole number of 0 or more, got {label!r}.")
+        for name in _OF_THE_MIX:
+            if name in own:
+                raise OptionError(f"{here}.{name}: it belongs to the mix, which decides it for all; write it there.")
         kind = lookup("dataset", own["type"], f"{here}.type")
         own = _inherit(own, options, kind, f"{options.name or 'all_in_one'}_{key}")
         plan = plan_of(own, here)
@@ -211,11 +243,16 @@ def plan_children(options: Any, where: str) -> list[_Child]:
         following = max(following, label + labels)
         name = str(key) if isinstance(given, Mapping) else ""
         children.append(_Child(kind, own, here, float(ratio), label, labels, name, plan))
-    crops = {child.opt.get("gt_size"): child.where for child in children}
+    crops = {_crop(child): child.where for child in children}
     if options.phase == "train" and len(crops) > 1:
         listed = ", ".join(f"{size} ({where})" for size, where in crops.items())
         raise OptionError(f"{where}: the children's gt_size differ, so no batch can be made: {listed}.")
     return children
+
+
+def _crop(child: _Child) -> Any:
+    parsed = None if child.plan is None else child.plan.options
+    return getattr(parsed, "crop", child.opt.get("gt_size"))
 
 
 def _inherit(own: dict[str, Any], options: Any, kind: Any, name: str) -> dict[str, Any]:

@@ -47,6 +47,10 @@ class DegradationPlan(DatasetPlan):
         super().__init__(options, where)
         self.entries = _entries(options.degradations, where)
         self.cutmix = _cutmix(options, self.entries, where)
+        if options.dataroot_depth and not any(entry.degradation.uses_depth for entry in self.entries):
+            raise OptionError(
+                f"{where}.dataroot_depth: none of the degradations takes a depth map, as Haze does. Remove one of them."
+            )
         names: dict[int, list[str]] = {}
         for entry in self.entries:
             names.setdefault(entry.label, []).append(entry.name)
@@ -123,6 +127,15 @@ class DegradationDataset(SeededDataset):
         return_params: bool = option(False, "also return params, as JSON text")
         mask_threshold: float = option(10 / 255, "of rain_mask, on the rain layer as added", check=fraction)
 
+        def idle(self) -> dict[str, str]:
+            """Return what does nothing beside the other options."""
+            found = super().idle()
+            if self.dataroot_depth is None:
+                found["depth_far"] = "there are no depth maps; it needs dataroot_depth"
+            if not self.return_mask:
+                found["mask_threshold"] = "no mask is returned; it needs return_mask: true"
+            return found
+
     def __init__(self, opt: Mapping[str, Any]) -> None:
         plan = result_of(opt, DegradationPlan) or self.plan(opt)
         super().__init__(plan.options)
@@ -166,7 +179,9 @@ class DegradationDataset(SeededDataset):
         label_map: Optional[np.ndarray]
         if self.cutmix is not None and rng.random() < self.cutmix.probability:
             picked = self._unlike_the_one_before(chosen, self.cutmix.regions, rng)
-            result, label_map = degradation_cutmix(gt, [(e.degradation, e.label) for e in picked], rng, self.cutmix)
+            result, label_map = degradation_cutmix(
+                gt, [(e.degradation, e.label) for e in picked], rng, self.cutmix, depth
+            )
             label = int(np.argmax(np.bincount(label_map.ravel(), minlength=self.num_degradations)))
         else:
             result, label = entry.degradation(gt, rng, depth=depth), entry.label
@@ -180,6 +195,12 @@ class DegradationDataset(SeededDataset):
             "gt_path": path,
         }
         return {**sample, **self._extras(result, label_map, gt.shape[:2])}
+
+    @property
+    def extras(self) -> set[str]:
+        """What the samples hold of ``rain_mask`` and ``params``."""
+        wanted = {"rain_mask": self.options.return_mask, "params": self.options.return_params}
+        return {key for key, is_wanted in wanted.items() if is_wanted}
 
     @property
     def _returns_map(self) -> bool:

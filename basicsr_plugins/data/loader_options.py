@@ -35,6 +35,10 @@ class LoaderOptions:
     persistent_workers: bool = option(False, "keep the loader's processes between epochs")
     seed: Optional[int] = option(None, "base seed of every draw; left out, the option file's manual_seed")
 
+    def idle(self) -> dict[str, str]:
+        """Return the options that do nothing beside the others, each with the reason; written, they are refused."""
+        return {}
+
 
 @dataclass
 class PatchOptions(LoaderOptions):
@@ -51,12 +55,27 @@ class PatchOptions(LoaderOptions):
     pad_small: bool = option(False, "mirror the edges of an image smaller than gt_size instead of refusing it")
     mean: Optional[list[float]] = option(None, "subtracted per channel from lq and gt")
     std: Optional[list[float]] = option(None, "divides lq and gt per channel")
-    verify: int = option(1000, "images looked at (header and tail) before training starts")
+    verify: int = option(1000, "images looked at (header and tail) before training starts", check=non_negative)
     expected_count: Optional[int] = option(None, "published number of images; 'data check' compares", check=positive)
     cache: Literal["none", "ram"] = option("none", "'ram' keeps decoded images, shared by the loader's processes")
     cache_limit_gb: float = option(
         8.0, "most memory that the cache takes; the rest is decoded each time", check=positive
     )
+
+    def idle(self) -> dict[str, str]:
+        """Return what does nothing beside the other options."""
+        found = {}
+        if self.phase == "train":
+            found["multiple_of"] = "training crops have the side gt_size"
+        elif self.gt_size is not None:
+            found["multiple_of"] = "gt_size says the side of the crop"
+        if self.cache == "none":
+            found["cache_limit_gb"] = "there is no cache; it needs cache: ram"
+        if (self.io_backend or {}).get("type") == "lmdb":
+            found |= dict.fromkeys(("recursive", "meta_info_file"), "an lmdb brings its own list of images")
+        elif getattr(self, "meta_info_file", None):
+            found["recursive"] = "meta_info_file names the files"
+        return found
 
     @property
     def crop(self) -> Optional[int]:
@@ -98,4 +117,17 @@ def parse_dataset(schema: type[Options], opt: Mapping[str, Any], where: str | No
         values = getattr(parsed, name, None)
         if values is not None and len(values) != 3:
             raise OptionError(f"{path}.{name}: expected three numbers, one per channel, got {values!r}.")
+        if name == "std" and values is not None and not all(values):
+            raise OptionError(f"{path}.std: images are divided by it, so no number may be 0, got {values!r}.")
+    further = sorted(set(getattr(parsed, "io_backend", None) or {}) - {"type"})
+    if further:
+        raise OptionError(f"{path}.io_backend.{further[0]}: only `type` is read, disk or lmdb; remove the others.")
+    for name, reason in parsed.idle().items():
+        if name in opt and getattr(parsed, name) != _default(schema, name):
+            raise OptionError(f"{path}.{name}: it does nothing here: {reason}. Remove one of them.")
     return parsed, path
+
+
+def _default(schema: type[Any], name: str) -> Any:
+    field = schema.__dataclass_fields__[name]
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()

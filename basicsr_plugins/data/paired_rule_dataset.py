@@ -75,6 +75,20 @@ class PairedRuleDataset(SeededDataset):
         )
         label: int = option(0, "returned as 'degradation'", check=non_negative)
 
+        def idle(self) -> dict[str, str]:
+            """Return what belongs to other pairing rules."""
+            rule = self.pair.partition(":")[0]
+            found = super().idle()
+            owners = {"list_order": "txtlist", "lq_half": "concat", "mat_key_lq": "mat", "mat_key_gt": "mat"}
+            found |= {name: f"it belongs to pair: {owner}" for name, owner in owners.items() if rule != owner}
+            if rule == "concat":
+                found["dataroot_gt"] = "with pair: concat one picture holds both halves"
+            if rule in ("txtlist", "json", "mat"):
+                found["recursive"] = f"pair: {rule} names the images"
+            if rule in ("mat", "concat") or (self.io_backend or {}).get("type") == "lmdb":
+                found["unpaired"] = "each image has its partner by its place"
+            return found
+
     def __init__(self, opt: Mapping[str, Any]) -> None:
         plan = result_of(opt, PairedPlan) or self.plan(opt)
         options = plan.options

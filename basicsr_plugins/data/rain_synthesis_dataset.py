@@ -62,6 +62,17 @@ class RainSynthesisDataset(DegradationDataset):
         rain: Union[dict[str, Any], list[Any]] = option({}, "options of Rain, or a list of them to draw from")
         label: int = option(0, "returned as 'degradation'")
 
+        def idle(self) -> dict[str, str]:
+            """Return what does nothing beside the other options; a mask is always returned."""
+            found = super().idle()
+            found.pop("mask_threshold", None)
+            found["degradations"] = "rain is the one degradation, and the option `rain` says which"
+            if self.tile == "none":
+                found["tile_size"] = "whole images are used"
+            elif self.gt_size != self.tile_size:
+                found["gt_size"] = "samples have the side tile_size"
+            return found
+
     def __init__(self, opt: Mapping[str, Any]) -> None:
         plan = result_of(opt, RainPlan) or self.plan(opt)
         super().__init__(CheckedSection(opt, plan))

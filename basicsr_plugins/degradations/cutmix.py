@@ -41,6 +41,7 @@ def degradation_cutmix(
     degradations: Sequence[tuple[Degradation, int]],
     rng: np.random.Generator,
     options: CutMixOptions,
+    depth: np.ndarray | None = None,
 ) -> tuple[Degraded, np.ndarray]:
     """Degrade one image in ways that differ from place to place (ABAIR, arXiv 2411.18412, figure 2).
 
@@ -52,18 +53,19 @@ def degradation_cutmix(
         degradations: ``regions + 1`` pairs of a degradation and its label; the first covers the ground.
         rng: Source of every draw.
         options: See ``CutMixOptions``.
+        depth: ``(h, w)`` in [0, 1], for the degradations that use one.
 
     Returns:
         The result, whose layers are cut to their regions, and the label of each pixel, int64 ``(h, w)``.
     """
     size = image.shape[:2]
     ground, label = degradations[0]
-    result = ground(image, rng)
+    result = ground(image, rng, depth=depth)
     mixed, labels = result.image, np.full(size, label, dtype=np.int64)
     layers = {name: layer.copy() for name, layer in result.layers.items()}
     params: dict[str, Any] = {"type": "CutMix", "ground": result.params, "regions": []}
     for degradation, label in degradations[1:]:
-        patch = degradation(image, rng)
+        patch = degradation(image, rng, depth=depth)
         rows, cols = cut_rectangle(size, rng, options.alpha)
         mixed[rows, cols] = patch.image[rows, cols]
         labels[rows, cols] = label

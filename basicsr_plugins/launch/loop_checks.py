@@ -23,9 +23,7 @@ def check_name(name: Any, where: str) -> None:
         OptionError: It is empty, no text, ``..``, too long, or has a separator or a control character in it.
 
     Example:
-        >>> check_name("../../x", "name")
-        Traceback (most recent call last):
-        basicsr_plugins.core.errors.OptionError: name: '../../x' becomes the name of a folder or file ...
+        >>> check_name("dcpt_restormer", "name")  # "../../x" or "a/b" would be refused
     """
     if not isinstance(name, str) or not name.strip():
         raise OptionError(f"{where}: expected a name, got {name!r}.")

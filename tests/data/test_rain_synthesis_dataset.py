@@ -62,7 +62,7 @@ def test_cache_and_whole_images(backgrounds):
     plain, cached = make(backgrounds, num_backgrounds=5), make(backgrounds, num_backgrounds=5, cache="ram")
     for index in range(5):
         assert torch.equal(plain[index]["lq"], cached[index]["lq"])
-    whole = make(backgrounds, tile="none", num_backgrounds=2, gt_size=40)
+    whole = make(backgrounds, tile="none", num_backgrounds=2, gt_size=40, tile_size=128)
     assert len(whole) == 2
     assert whole[0]["lq"].shape == (3, 40, 40)
 

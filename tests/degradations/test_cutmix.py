@@ -39,7 +39,7 @@ def test_layers_of_the_ground_end_at_the_region_and_stay_the_grounds_own():
         def __init__(self, degradation):
             self.degradation = degradation
 
-        def __call__(self, image, rng):
+        def __call__(self, image, rng, depth=None):
             kept["ground"] = self.degradation(image, rng)
             return kept["ground"]
 

@@ -59,6 +59,10 @@ def small_network(options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(options)
 
 
+#: What every training set is loaded with; the children of a mix leave it to the mix.
+_LOADER = {"batch_size_per_gpu": 2, "num_worker_per_gpu": 0, "dataset_enlarge_ratio": 1, "prefetch_mode": None}
+
+
 class Shrunk:
     """Makes the copies; images, checkpoints and adapters are generated once and shared.
 
@@ -113,23 +117,18 @@ class Shrunk:
         if train:
             section.update(gt_size=64 if scale > 1 else 32)
         if "tile_size" in section:  # RainSynthesisDataset cuts tiles
-            section.update(tile_size=32, gt_size=32, num_backgrounds=2)
+            section.update(tile_size=32, num_backgrounds=2)
+            section.pop("gt_size", None)
         elif "gt_size" in section:
             section["gt_size"] = 32
         children = section.get("children") or {}
         for child in children.values() if isinstance(children, dict) else children:
             child["phase"] = section.get("phase", "train")
             self._shrink_dataset(child, scale)
-            for key in ("gt_size", "phase"):
+            for key in ("gt_size", "phase", *_LOADER):
                 child.pop(key, None)
         if train:
-            section.update(
-                batch_size_per_gpu=2,
-                num_worker_per_gpu=0,
-                dataset_enlarge_ratio=1,
-                prefetch_mode=None,
-                gt_size=section["gt_size"],
-            )
+            section.update(_LOADER)
 
     def _checkpoint(self, opt: dict[str, Any], name: str) -> Path:
         """Write random weights of a network of the option file, so that it can start from some."""
