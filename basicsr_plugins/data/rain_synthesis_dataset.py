@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Optional, Union
@@ -18,6 +19,8 @@ from basicsr_plugins.data.loader_options import parse_dataset
 from basicsr_plugins.data.ram_cache import RamCache, cached
 
 __all__ = ["RainSynthesisDataset", "TileStore", "nested_subset"]
+
+_logger = logging.getLogger("basicsr")
 
 
 def nested_subset(total: int, count: int | None, seed: int) -> list[int]:
@@ -145,9 +148,10 @@ def _tiles(store: ImageStore, options: Any, where: str) -> ImageStore:
         chosen = nested_subset(len(store), options.num_backgrounds, options.subset_seed)
         _enough(len(store), options.num_backgrounds, "images", where)
         return ImageStore([store.paths[position] for position in chosen], store.lmdb_root)
-    tiles = []
+    tiles, small = [], 0
     for position in range(len(store)):
         height, width = store.size(position)
+        small += min(height, width) < side
         if options.tile == "centre":
             if min(height, width) >= side:
                 tiles.append((position, (height - side) // 2, (width - side) // 2))
@@ -157,6 +161,8 @@ def _tiles(store: ImageStore, options: Any, where: str) -> ImageStore:
             for top in range(0, height - side + 1, side)
             for left in range(0, width - side + 1, side)
         ]
+    if small:  # let through by pad_small, which mirrors crops; a tile of mirrored edges would be no background
+        _logger.warning("%s: %d of %d images are smaller than a tile and give none.", where, small, len(store))
     _enough(len(tiles), options.num_backgrounds, f"tiles of {side} pixels", where)
     chosen = nested_subset(len(tiles), options.num_backgrounds, options.subset_seed)
     return TileStore(store, [tiles[number] for number in chosen], side)

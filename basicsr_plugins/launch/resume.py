@@ -69,7 +69,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """
     from basicsr.utils import check_resume
 
-    path = distributed.gather_objects([find_resume_state(opt)])[0]  # rank 0 decides
+    path = _chosen_by_rank_0(opt)
     if path is None:
         return None
     state = _read_state(path)
@@ -88,6 +88,20 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     opt["path"]["resume_state"] = str(path)
     check_resume(opt, state["iter"])
     return state
+
+
+def _chosen_by_rank_0(opt: dict[str, Any]) -> Path | None:
+    """Let one rank read and put back what is there, and all take its answer, an error too."""
+    found: Path | CheckpointError | None = None
+    if distributed.rank() == 0:
+        try:
+            found = find_resume_state(opt)
+        except CheckpointError as error:
+            found = error
+    found = distributed.gather_objects([found])[0]
+    if isinstance(found, CheckpointError):
+        raise found
+    return found
 
 
 def _read_state(path: Path) -> dict[str, Any]:

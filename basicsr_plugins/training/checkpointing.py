@@ -63,7 +63,7 @@ class Checkpointing(EngineBase):
     def _save(self, epoch: int, current_iter: int) -> None:
         if current_iter == -1:
             self._say_if_short()
-            self.guard.refuse_most_skipped(max(self.last_iter, 1))
+            self.guard.refuse_most_lost(max(self.last_iter // self.settings.accumulate, 1))
         written: list[str] = []
         if distributed.rank() == 0:
             label = "latest" if current_iter == -1 else current_iter
@@ -133,12 +133,22 @@ class Checkpointing(EngineBase):
                 "manual_seed": int(self.opt.get("manual_seed") or 0),
                 "setting": self.setting,
                 "skipped": self.guard.skipped,
+                "lost_steps": [self.guard.lost, self.guard.in_a_row],
                 "best": self.best_metric_results,
                 "random": distributed.gather_objects([[random_state.get_random_state(), self.random_stream.state]]),
                 "batches_into_epoch": self.batches_into_epoch,
                 "recipe": self.extra_state(),
+                "losses": {name: _extra_states(loss) for name, loss in self._losses().items()},
                 "spn": self.spn.state_dict() if self.spn else None,
             },
+        }
+
+    def _losses(self) -> dict[str, nn.Module]:
+        named = {**vars(self), **vars(self).get("extra_losses", {})}
+        return {
+            name: value
+            for name, value in named.items()
+            if isinstance(value, nn.Module) and (name.startswith("cri_") or name not in vars(self))
         }
 
     def fresh_setting(self) -> dict[str, Any]:
@@ -220,9 +230,12 @@ class Checkpointing(EngineBase):
         self.precision.load_state_dict(ours["scaler"])
         self.warm_up.scheduled = ours["scheduled_rates"]
         self.guard.skipped = ours["skipped"]
+        self.guard.lost, self.guard.in_a_row = ours.get("lost_steps", (0, 0))
         self.best_metric_results = ours["best"]
         self.load_extra_state(ours["recipe"])
         self.load_window_state(ours.get("window"))
+        for name, loss in self._losses().items():
+            loss.load_state_dict({**loss.state_dict(), **ours.get("losses", {}).get(name, {})})
         if self.spn and ours.get("spn"):
             self.spn.load_state_dict(ours["spn"])
         elif self.spn:
@@ -244,6 +257,11 @@ class Checkpointing(EngineBase):
                 f"Resuming inside an epoch: {type(dataset).__name__} draws from generators of its loader processes, "
                 "which start anew; its crops and flips differ from those of an undisturbed run until the next epoch."
             )
+
+
+def _extra_states(loss: nn.Module) -> dict[str, Any]:
+    """Return what a loss says of itself in ``get_extra_state`` (a generator ...); its weights come from elsewhere."""
+    return {key: value for key, value in loss.state_dict().items() if key.endswith("_extra_state")}
 
 
 def _plain(value: Any) -> Any:

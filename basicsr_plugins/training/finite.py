@@ -13,8 +13,9 @@ from basicsr_plugins.core.errors import TrainingError
 
 __all__ = ["FiniteGuard"]
 
-JUDGED_FROM = 10  # iterations; before, a few broken ones are no majority
-#: So many skips without a step between them are no accident.
+#: Steps; before, a few broken ones are no majority.
+JUDGED_FROM = 10
+#: So many skipped steps without one between them are no accident.
 IN_A_ROW = 50
 _ADVICE = "Lower the learning rate, set train.grad_clip, or use precision bf16 instead of fp16"
 
@@ -24,15 +25,15 @@ class FiniteGuard:
 
     Args:
         allowed: How many iterations may be skipped over the whole training (0 stops at the first).
-            A training that skips more than half of its iterations has failed and stops anyway: from iteration 10 on,
-            and at its end; so does one that skips 50 in a row.
+            A training that skips more than half of its steps has failed and stops anyway: from step 10 on, and at
+            its end; so does one that skips 50 in a row.
     """
 
     def __init__(self, allowed: int = 0) -> None:
         self.allowed = allowed
         self.skipped = 0
-        #: Since the last step; whoever takes one sets it back.
-        self.in_a_row = 0
+        #: Steps that were left out, altogether and since the last one that was taken.
+        self.lost = self.in_a_row = 0
 
     def accepts(
         self,
@@ -57,7 +58,7 @@ class FiniteGuard:
         broken = [f"{name} = {value:g}" for name, value in losses.items() if not math.isfinite(value)]
         if not broken and not broken_elsewhere:
             return True
-        if not self._may_skip(current_iter):
+        if not self._may_skip():
             raise TrainingError(self._report(broken, current_iter, batch, files))
         return False
 
@@ -67,7 +68,7 @@ class FiniteGuard:
         Raises:
             TrainingError: No skip is left. The weights have not been touched.
         """
-        if not self._may_skip(current_iter):
+        if not self._may_skip():
             where = f"the losses are finite, the gradients' norm is {norm:g}"
             raise TrainingError(self._advise(f"Iteration {current_iter}: {where}.{_named(files)}"))
 
@@ -86,26 +87,35 @@ class FiniteGuard:
         for buffer, value in buffers:
             buffer.copy_(value)
 
-    def _may_skip(self, current_iter: int) -> bool:
+    def _may_skip(self) -> bool:
         self.skipped += 1
-        self.in_a_row += 1
-        if self.skipped > self.allowed:
-            return False
-        if current_iter >= JUDGED_FROM:
-            self.refuse_most_skipped(current_iter)
-        if self.in_a_row >= IN_A_ROW:
-            raise TrainingError(f"The last {self.in_a_row} iterations were not finite and were skipped. {_ADVICE}.")
-        return True
+        return self.skipped <= self.allowed
 
-    def refuse_most_skipped(self, iterations: int) -> None:
-        """Refuse to call a training of so many iterations a success that skipped most of them.
+    def close_window(self, stepped: bool, windows: int) -> None:
+        """Count a step that was taken or left out; ``windows`` is how many there might have been so far.
+
+        Raises:
+            TrainingError: The training has failed: it leaves most of its steps out.
+        """
+        if stepped:
+            self.in_a_row = 0
+            return
+        self.lost += 1
+        self.in_a_row += 1
+        if windows >= JUDGED_FROM:
+            self.refuse_most_lost(windows)
+        if self.in_a_row >= IN_A_ROW:
+            raise TrainingError(f"The last {self.in_a_row} steps were skipped: losses were not finite. {_ADVICE}.")
+
+    def refuse_most_lost(self, windows: int) -> None:
+        """Refuse to call a training of so many steps a success that skipped most of them.
 
         Raises:
             TrainingError: More than half were skipped.
         """
-        if 2 * self.skipped > iterations:
+        if 2 * self.lost > windows:
             raise TrainingError(
-                f"{self.skipped} of {iterations} iterations were not finite and were skipped: the most. {_ADVICE}."
+                f"{self.lost} of {windows} steps were skipped, the most: losses were not finite. {_ADVICE}."
             )
 
     def _report(

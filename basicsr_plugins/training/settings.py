@@ -78,8 +78,8 @@ class TrainSettings:
     )
     skip_nonfinite: int = option(
         0,
-        "how many iterations with NaN or infinite losses or gradients may be skipped; more than half of all, or 50 in "
-        "a row, are an error anyway",
+        "how many iterations with NaN or infinite losses or gradients may be skipped; more than half of all steps, or "
+        "50 in a row, are an error anyway",
         check=non_negative,
     )
     save_best: bool = option(

@@ -68,6 +68,7 @@ class Stepping(EngineBase):
             self._step(current_iter, parameters, norm, size)
         elif ends:
             self._zero_gradients()
+            self.guard.close_window(False, current_iter // every)
 
     def _backward(self, current_iter: int) -> dict[str, Tensor]:
         """Run each phase forward and backward and return the sum of each loss, on the device."""
@@ -122,13 +123,14 @@ class Stepping(EngineBase):
         if not math.isfinite(size):
             if not self.precision.lower_scale():
                 self.guard.refuse_gradients(size, current_iter, self.files)
+                self.guard.close_window(False, current_iter // self.settings.accumulate)
             self._zero_gradients()
             return
         clip_gradients(parameters, self.settings.grad_clip, norm)
         if self.spn:
             self.spn.before_step(self.net_g)
         self.precision.step(self.optimizers)
-        self.guard.in_a_row = 0
+        self.guard.close_window(True, current_iter // self.settings.accumulate)
         for name, average in self.averages.items():
             update_average(average, self.networks[name], self.ema_decay)
         if self.spn:

@@ -1,5 +1,7 @@
 """RainSynthesisDataset: nested subsets of tiles, rain ranges, masks."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -88,3 +90,15 @@ def test_errors_are_found_before_training(backgrounds):
         RainSynthesisDataset.plan(opt(backgrounds, tile_sise=3), "datasets.train").check()
     with pytest.raises(DataError, match="smaller than gt_size 80"):
         RainSynthesisDataset.plan(opt(backgrounds, tile_size=80), "datasets.train").check()
+
+
+def test_images_that_give_no_tile_are_counted(backgrounds, caplog):
+    import logging
+
+    logging.getLogger("basicsr").propagate = True
+    make(backgrounds, tile_size=40)
+    assert "smaller than a tile" not in caplog.text
+    cv2.imwrite(str(backgrounds / "small.png"), np.zeros((20, 90, 3), np.uint8))
+    make(backgrounds, tile_size=40, pad_small=True)
+    assert "1 of" in caplog.text
+    assert "images are smaller than a tile and give none." in caplog.text

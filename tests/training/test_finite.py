@@ -115,35 +115,42 @@ def test_a_broken_iteration_drops_its_whole_accumulation_window(tmp_path):
     assert tiny_runs.differences(before, tiny_runs.weights(model)) != []
 
 
-def test_a_run_that_skips_most_of_its_iterations_is_an_error():
-    guard, broken = FiniteGuard(100), {"l": torch.tensor(float("nan"))}
-    assert guard.accepts({"l": torch.tensor(0.5)}, 1, {}, [])
-    for iteration in range(2, 10):
-        assert not guard.accepts(broken, iteration, {}, [])
-    with pytest.raises(TrainingError, match="9 of 10 iterations were not finite"):
-        guard.accepts(broken, 10, {}, [])
-
-
-def test_half_of_the_iterations_may_be_skipped():
+def test_a_run_that_skips_most_of_its_steps_is_an_error():
     guard = FiniteGuard(100)
-    for iteration in range(1, 41):
-        guard.accepts({"l": torch.tensor(0.5 if iteration % 2 else float("nan"))}, iteration, {}, [])
-    assert guard.skipped == 20
+    guard.close_window(True, 1)
+    for window in range(2, 10):
+        guard.close_window(False, window)
+    with pytest.raises(TrainingError, match="9 of 10 steps were skipped"):
+        guard.close_window(False, 10)
+
+
+def test_half_of_the_steps_may_be_skipped():
+    guard = FiniteGuard(100)
+    for window in range(1, 41):
+        guard.close_window(window % 2 == 1, window)
+    assert guard.lost == 20
 
 
 def test_fifty_skips_in_a_row_are_an_error_however_long_the_run():
-    guard, broken = FiniteGuard(1000), {"l": float("nan")}
-    for iteration in range(1001, 1050):
-        assert not guard.accepts(broken, iteration, {}, [])
-    with pytest.raises(TrainingError, match="The last 50 iterations were not finite"):
-        guard.refuse_gradients(float("inf"), 1050, [])
+    guard = FiniteGuard(1000)
+    for window in range(1001, 1050):
+        guard.close_window(False, window)
+    with pytest.raises(TrainingError, match="The last 50 steps were skipped"):
+        guard.close_window(False, 1050)
 
 
-def test_a_short_run_that_skipped_most_of_its_steps_ends_as_an_error(tmp_path):
-    model = tiny_runs.make_model(tmp_path, train={"skip_nonfinite": 5, "total_iter": 4})
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_short_run_that_skipped_most_of_its_steps_ends_as_an_error(tmp_path, accumulate):
+    """One broken iteration takes its whole window with it: three of twelve are enough to lose three of four steps."""
+    options = {"skip_nonfinite": 5, "total_iter": 4 * accumulate, "accumulate": accumulate}
+    model = tiny_runs.make_model(tmp_path, train=options)
     broken = tiny_runs.make_batch()
     broken["lq"][:] = float("nan")
-    tiny_runs.train(model, [1])
-    tiny_runs.train(model, [2, 3, 4], broken)
-    with pytest.raises(TrainingError, match="3 of 4 iterations were not finite and were skipped: the most"):
+    for step in range(4):
+        first = step * accumulate + 1
+        tiny_runs.train(model, [first], broken if step else None)
+        tiny_runs.train(model, range(first + 1, first + accumulate))
+    state = model.training_state(0, 4 * accumulate)["basicsr_plugins"]
+    assert (state["skipped"], state["lost_steps"]) == (3, [3, 3])
+    with pytest.raises(TrainingError, match="3 of 4 steps were skipped"):
         model.save(-1, -1)

@@ -137,3 +137,27 @@ def test_stock_data_sets_with_loader_processes_say_that_a_resume_is_inexact(tmp_
         caplog.clear()
         model._say_if_inexact(dataset, batches)
         assert len([text for text in caplog.messages if "Resuming inside an epoch: object draws" in text]) == said
+
+
+class Draws(torch.nn.Module):
+    """A loss with a generator of its own, as somebody may register one."""
+
+    def __init__(self, loss_weight=1.0):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(3)
+
+    def forward(self, output, target):
+        return torch.rand((), generator=self.generator) * (output - target).abs().mean()
+
+    def get_extra_state(self):
+        return self.generator.get_state()
+
+    def set_extra_state(self, state):
+        self.generator.set_state(state)
+
+
+def test_losses_with_a_state_go_on_where_they_were(folder, logs, monkeypatch):
+    from basicsr.utils.registry import LOSS_REGISTRY
+
+    monkeypatch.setitem(LOSS_REGISTRY._obj_map, "Draws", Draws)
+    compare(folder, logs, "plain", train={"extra_losses": {"l_draws": {"type": "Draws"}}})
