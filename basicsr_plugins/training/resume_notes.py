@@ -37,7 +37,7 @@ def present_setting(
     return {
         "optimizers": dict(zip(names, map(_optimizer, optimizers))),
         "schedulers": dict(zip(names, ({key: repr(value) for key, value in _flat(state)} for state in schedulers))),
-        "batch": int(section["batch_size_per_gpu"]) * _processes(opt) * accumulate,
+        "batch": int(section.get("batch_size_per_gpu") or 1) * _processes(opt) * accumulate,
         "manual_seed": int(opt.get("manual_seed") or 0),
         "data": f"{zlib.crc32(json.dumps(drawn, sort_keys=True, default=str).encode()):08x}",
     }
