@@ -51,6 +51,13 @@ class DegradationPlan(DatasetPlan):
             raise OptionError(
                 f"{where}.dataroot_depth: none of the degradations takes a depth map, as Haze does. Remove one of them."
             )
+        # a validation that says nothing shares its list with the training, which draws by weight
+        weighted = next((entry for entry in self.entries if entry.weight != 1), None)
+        if options.assign in ("cycle", "all") and weighted is not None:
+            raise OptionError(
+                f"{where}.degradations: {weighted.name} has a weight, but assign: {options.assign} draws nothing by "
+                "weight. Remove the weights, or take assign: random."
+            )
         names: dict[int, list[str]] = {}
         for entry in self.entries:
             names.setdefault(entry.label, []).append(entry.name)

@@ -28,6 +28,8 @@ REFUSED = [
     ({**DEGRADED, "depth_far": "black"}, "depth_far: .*dataroot_depth"),
     ({**DEGRADED, "degradations": ["Rain"], "dataroot_depth": "x"}, "dataroot_depth: none of the degradations takes"),
     ({**DEGRADED, "mask_threshold": 0.5}, "mask_threshold: .*return_mask"),
+    *(({**DEGRADED, "degradations": [{"type": "Haze", "weight": 2}], "assign": assign}, "degradations: haze has a")
+      for assign in ("cycle", "all")),
     ({**PAIRED, "list_order": "lq_gt"}, "list_order: .*pair: txtlist"),
     ({**PAIRED, "lq_half": "right"}, "lq_half: .*pair: concat"),
     ({**PAIRED, "mat_key_lq": "a"}, "mat_key_lq: .*pair: mat"),
