@@ -8,10 +8,12 @@ import torch
 
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
 
-__all__ = ["MODES", "blend_weights", "check_mode", "check_names"]
+__all__ = ["CLEAN", "MODES", "blend_weights", "check_mode", "check_names", "keep_clean", "kept_share"]
 
 #: ABAIR's ways to use its adapters (sections 3 and table 8 of arXiv 2411.18412), and ``none`` for the baseline.
 MODES = ("soft", "one_hot", "oracle", "sum", "average", "none")
+#: The class of an estimator that has no adapter: nothing is wrong with the image.
+CLEAN = "clean"
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -80,21 +82,78 @@ def blend_weights(
         return row if probabilities is None else row.to(probabilities.device)
     classes = list(adapters if classes is None else classes)
     check_classes(classes, adapters)
+    shares = _class_shares(mode, adapters, probabilities, classes, labels, top_k, threshold)
+    # column by column: a list of indices would be copied to the device
+    return torch.stack([shares[:, classes.index(name)] for name in adapters], dim=1)
+
+
+def kept_share(
+    mode: str,
+    probabilities: torch.Tensor | None = None,
+    classes: Sequence[str] = (),
+    labels: torch.Tensor | None = None,
+    *,
+    top_k: int | None = None,
+    threshold: float = 0.0,
+) -> torch.Tensor | None:
+    """Return how much of each image stays as it is: what the share of the class ``clean`` has above one half, doubled.
+
+    Beyond the paper, which has no such class. Below one half the image is restored as ABAIR does; an image that is
+    clean for sure keeps its pixels. The arguments are those of ``blend_weights``.
+
+    Returns:
+        (n), (n, h, w), or None where the mode asks nobody, or nobody knows ``clean``.
+
+    Example:
+        >>> import torch
+        >>> kept_share("soft", torch.tensor([[0.1, 0.9], [0.6, 0.4]]), ["rain", "clean"])
+        tensor([0.8000, 0.0000])
+    """
+    if CLEAN not in classes or mode not in ("soft", "one_hot", "oracle"):
+        return None
+    shares = _class_shares(mode, classes, probabilities, classes, labels, top_k, threshold)
+    return (2 * shares[:, list(classes).index(CLEAN)] - 1).clamp(min=0)
+
+
+def keep_clean(restored: torch.Tensor, image: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+    """Return (n, c, h, w) with the share ``kept`` (n), (n, h', w') of the image itself; all of ``restored`` for None.
+
+    Raises:
+        OptionError: The network enlarges.
+    """
+    if kept is None:
+        return restored
+    if restored.shape != image.shape:
+        raise OptionError("keep_clean: a network that enlarges images has nothing to keep. Set keep_clean: false.")
+    share = kept[:, None, None, None] if kept.dim() == 1 else kept[:, None]
+    if kept.dim() == 3:
+        share = torch.nn.functional.interpolate(share, image.shape[-2:], mode="bilinear", align_corners=False)
+    return restored + share.to(restored.dtype) * (image - restored)
+
+
+def _class_shares(
+    mode: str,
+    adapters: Sequence[str],
+    probabilities: torch.Tensor | None,
+    classes: Sequence[str],
+    labels: torch.Tensor | None,
+    top_k: int | None,
+    threshold: float,
+) -> torch.Tensor:
+    """Return the share of each class (n, K) or (n, K, h, w), for the modes that go by classes."""
     if mode == "oracle":
         if labels is None:
             raise OptionError(
                 "mode oracle needs the true degradation of each image: a data set that gives 'degradation'."
             )
-        shares = _shares(labels, classes, adapters)
-    elif probabilities is None:
+        return _shares(labels, classes, adapters)
+    if probabilities is None:
         raise OptionError(f"mode {mode} needs an estimator.")
-    else:
-        shares = _one_hot(probabilities) if mode == "one_hot" else _keep_largest(probabilities, top_k)
-        if threshold > 0:
-            sure = probabilities.amax(dim=1, keepdim=True) >= threshold
-            shares = shares * sure.to(shares.dtype)
-    # column by column: a list of indices would be copied to the device
-    return torch.stack([shares[:, classes.index(name)] for name in adapters], dim=1)
+    shares = _one_hot(probabilities) if mode == "one_hot" else _keep_largest(probabilities, top_k)
+    if threshold > 0:
+        sure = probabilities.amax(dim=1, keepdim=True) >= threshold
+        shares = shares * sure.to(shares.dtype)
+    return shares
 
 
 def check_classes(classes: Sequence[str], adapters: Sequence[str]) -> None:
@@ -103,7 +162,7 @@ def check_classes(classes: Sequence[str], adapters: Sequence[str]) -> None:
     Raises:
         OptionError: Naming what each side lacks.
     """
-    no_adapter = [name for name in classes if name not in adapters and name != "clean"]
+    no_adapter = [name for name in classes if name not in adapters and name != CLEAN]
     no_class = [name for name in adapters if name not in classes]
     if no_adapter or no_class:
         raise OptionError(

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from basicsr_plugins import checkpoints, stock
 from basicsr_plugins.adapters.folder import AdapterFolder, find_adapters
-from basicsr_plugins.adapters.modes import blend_weights, check_classes, check_mode, check_names
+from basicsr_plugins.adapters.modes import (
+    blend_weights,
+    check_classes,
+    check_mode,
+    check_names,
+    keep_clean,
+    kept_share,
+)
 from basicsr_plugins.adapters.network import BlendedNetwork
 from basicsr_plugins.archs.degradation_estimator_arch import stored_classes
 from basicsr_plugins.core.checked import settings_of
@@ -47,6 +54,10 @@ class BlendOptions:
     spatial: Optional[int] = option(
         None, "weights per tile of this many pixels instead of per image (beyond the paper)", check=positive
     )
+    keep_clean: bool = option(
+        True, "what the share of a class `clean` has above one half, doubled, is how much of the image stays as it is "
+        "(beyond the paper; false restores it with the base)"
+    )  # fmt: skip
     labels: Optional[list[Union[str, list[str]]]] = option(
         None, "what the data sets' labels 0, 1, ... mean: a name, or a list of names for a mixture; ~ is the adapters"
     )
@@ -164,8 +175,10 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
                 )
         if self.compares_images:
             answers = self.net_e.maps(self.lq, spatial) if spatial else logits
-            weights = blend_weights("soft", self.net_g.names, answers.float().softmax(dim=1), self.classes)
-            self.output = self.net_g(self.lq, weights).float()
+            shares = answers.float().softmax(dim=1)
+            output = self.net_g(self.lq, blend_weights("soft", self.net_g.names, shares, self.classes)).float()
+            kept = kept_share("soft", shares, self.classes) if self.blend_options.keep_clean else None
+            self.output = keep_clean(output, self.lq, kept)
             losses.update(self.restoration_losses(self.output, self.gt))
         yield losses
 
@@ -181,8 +194,11 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
         return self.net_g if name == "g" else super().evaluation_network(name)
 
     @torch.no_grad()
-    def weigh(self, image: Tensor) -> Optional[Tensor]:
-        """Return the weights of the adapters for images (n, c, h, w), in the mode of the options."""
+    def weigh(self, image: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
+        """Return the weights of the adapters for images (n, c, h, w), and how much of each stays as it is (keep_clean).
+
+        Both in the mode of the options; None for the base alone, and where everything is restored.
+        """
         options = self.blend_options
         probabilities = None
         if options.mode in ("soft", "one_hot"):
@@ -190,20 +206,22 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
             logits = estimator.maps(image, options.spatial) if options.spatial else estimator(image)
             probabilities = logits.float().softmax(dim=1)
         labels = self._shares() if options.mode == "oracle" else None
-        weights = blend_weights(
-            options.mode, self.net_g.names, probabilities, self.classes, labels,
-            top_k=options.top_k, threshold=options.threshold,
-        )  # fmt: skip
-        return None if weights is None else weights.to(image.device)
+        limits: dict[str, Any] = {"top_k": options.top_k, "threshold": options.threshold}
+        weights = blend_weights(options.mode, self.net_g.names, probabilities, self.classes, labels, **limits)
+        kept = None
+        if options.keep_clean:
+            kept = kept_share(options.mode, probabilities, self.classes, labels, **limits)
+        return weights if weights is None else weights.to(image.device), kept
 
     @torch.no_grad()
     def test(self) -> None:
         """Estimate the weights once for the whole image (per view where they are spatial), then restore it."""
         settings, spatial = self.val_settings, self.blend_options.spatial
-        self.weights = self.weigh(self.lq)
+        self.weights, self.kept = self.weigh(self.lq)
 
         def network(image: Tensor) -> Tensor:
-            return self.net_g(image, self.weigh(image) if spatial else self.weights)
+            weights, kept = self.weigh(image) if spatial else (self.weights, self.kept)
+            return keep_clean(self.net_g(image, weights), image, kept)
 
         multiple = settings.pad_multiple or own_multiple(self.net_g.net)
         restorer = Restorer(network, self.scale, multiple, settings.tile, settings.tile_overlap, settings.self_ensemble)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -35,12 +35,14 @@ class Model:
         label: What to call it in messages.
         identity: Changes with any weight.
         estimator: Says which degradations are in an image; only beside a ``BlendedNetwork``.
+        keep_clean: Whether an image that the estimator takes for ``clean`` keeps its pixels.
     """
 
     network: nn.Module
     label: str
     identity: str
     estimator: Optional[nn.Module] = None
+    keep_clean: bool = True
 
     @property
     def adapters(self) -> list[str]:
@@ -186,7 +188,9 @@ def _blend_run(run: Path, base: Optional[PathLike], estimator: PathLike) -> Mode
         folders = {**_adapters_near(blend["adapters"], root), **_adapters_near(blend.get("add") or {}, root)}
         recorded = None if base is not None else paths.get("pretrain_network_g")
         found = None if recorded is None else _found(recorded, root)
-        return _adapted(folders, base or found, estimator, run, paths.get("param_key_g", "params") if found else None)
+        key = paths.get("param_key_g", "params") if found else None
+        model = _adapted(folders, base or found, estimator, run, key)
+        return replace(model, keep_clean=bool(blend.get("keep_clean", True)))
     raise OptionError(
         f"--model: {run} holds an estimator, and no option file that says which adapters it weighs. Name the folder of "
         f"adapters: --model FOLDER --estimator {estimator}."

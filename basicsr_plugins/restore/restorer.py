@@ -186,12 +186,16 @@ class ImageRestorer:
         """
         pixels = _checked(pixels)
         height, width, colours = pixels.shape
+        read = _reader(pixels, self.engine.channels)
         if self.engine.channels == 1 and colours == 3:
             raise DataError("this network restores grey pictures only, and this one is in colour.")
         scale = self.scale
         result = np.empty((height * scale, width * scale, colours), pixels.dtype)
+        weights, kept = self._weights(pixels, seen)
 
         def write(row: int, band: Tensor) -> None:
+            if kept:
+                band = band.lerp(read(row, row + band.shape[-2], 0, width).to(band.device), kept)
             grey = colours == 1 and band.shape[1] == 3
             # in double precision the mean of three equal numbers is that number
             rows = band[0].double().mean(dim=0, keepdim=True).float() if grey else band[0]
@@ -199,13 +203,16 @@ class ImageRestorer:
             if progress is not None:
                 progress((row + rows.shape[1]) // scale)
 
-        self.engine.run(_reader(pixels, self.engine.channels), (height, width), write, self._weights(pixels, seen))
+        self.engine.run(read, (height, width), write, weights)
         return result
 
-    def _weights(self, pixels: np.ndarray, seen: Optional[Mapping[str, float]]) -> Optional[Tensor]:
+    def _weights(self, pixels: np.ndarray, seen: Optional[Mapping[str, float]]) -> tuple[Optional[Tensor], float]:
+        """Return the adapters' weights for a picture ``(h, w, 3)``, and how much of it stays as it is."""
         if self.weigher is None or self.fixed is not None:
-            return None
-        return self.weigher.weights(self.look(pixels) if seen is None else seen).to(self.engine.device)
+            return None, 0.0
+        seen = self.look(pixels) if seen is None else seen
+        kept = self.weigher.kept(seen) if self.model.keep_clean and self.scale == 1 else 0.0
+        return self.weigher.weights(seen).to(self.engine.device), kept
 
     def _array(self, image: np.ndarray) -> np.ndarray:
         if image.ndim == 2:
@@ -238,13 +245,17 @@ class ImageRestorer:
         for each in batch.detach():
             _check_range(float(each.amin()), float(each.amax()))
             bands: dict[int, Tensor] = {}
+            weights, kept = None, 0.0
+            if self.weigher is not None:
+                weights, kept = self._weights(each.permute(1, 2, 0).float().cpu().numpy(), None)
             self.engine.run(
                 lambda top, bottom, left, right: each[None, :, top:bottom, left:right].float(),  # noqa: B023
                 (each.shape[-2], each.shape[-1]),
                 lambda row, band: bands.update({row: band.to(image.device)}),  # noqa: B023
-                self._weights(each.permute(1, 2, 0).float().cpu().numpy(), None) if self.weigher else None,
+                weights,
             )
-            results.append(torch.cat([bands[row] for row in sorted(bands)], dim=-2))
+            whole = torch.cat([bands[row] for row in sorted(bands)], dim=-2)
+            results.append(whole.lerp(each[None].float(), kept) if kept else whole)
         restored = torch.cat(results).to(image.dtype)
         return restored[0] if image.dim() == 3 else restored
 

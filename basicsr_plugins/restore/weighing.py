@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from basicsr_plugins.adapters import blend_weights
+from basicsr_plugins.adapters.modes import CLEAN, kept_share
 from basicsr_plugins.core.errors import OptionError, one_of
 
 __all__ = ["WINDOW", "Weigher", "fixed_weights", "is_unsure", "windows_of"]
@@ -62,6 +63,11 @@ class Weigher:
         classes = self.estimator.classes
         shares = torch.tensor([[seen[name] for name in classes]])
         return _soft(self.names, shares, classes)
+
+    def kept(self, seen: Mapping[str, float]) -> float:
+        """Return how much of a picture stays as it is, for what was seen: 0 unless most of it is ``clean``."""
+        share = kept_share("soft", torch.tensor([[seen.get(CLEAN, 0.0)]]), [CLEAN])
+        return 0.0 if share is None else float(share)
 
     @torch.no_grad()
     def maps(self, window: Tensor, cell: int = 32) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from basicsr_plugins.adapters import MODES, blend_weights
-from basicsr_plugins.adapters.modes import check_names
+from basicsr_plugins.adapters.modes import check_names, keep_clean, kept_share
 from basicsr_plugins.core.errors import DataError, OptionError
 
 THREE = ["rain", "haze", "noise"]
@@ -41,6 +41,28 @@ def test_classes_are_matched_by_name_and_clean_goes_to_the_baseline():
     p = torch.tensor([[0.4, 0.3, 0.2, 0.1]])
     assert torch.allclose(blend_weights("soft", THREE, p, classes), torch.tensor([[0.2, 0.1, 0.3]]))
     assert blend_weights("one_hot", THREE, p, classes).tolist() == [[0, 0, 0]]
+
+
+def test_what_is_clean_for_sure_keeps_its_pixels():
+    classes = ["clean", *THREE]
+    p = torch.tensor([[1, 0, 0, 0], [0.75, 0.25, 0, 0], [0.5, 0.5, 0, 0], [0.1, 0.9, 0, 0]])
+    kept = kept_share("soft", p, classes)
+    assert kept.tolist() == [1, 0.5, 0, 0]
+    assert kept_share("one_hot", p, classes).tolist() == [1, 1, 1, 0]
+    assert kept_share("oracle", classes=classes, labels=torch.tensor([0, 1])).tolist() == [1, 0]
+    assert kept_share("soft", p, classes, threshold=0.9).tolist() == [1, 0, 0, 0]
+    assert kept_share("soft", p[:, :3], THREE) is None  # nobody knows what is clean
+    for mode in ("sum", "average", "none", "rain"):
+        assert kept_share(mode, p, classes) is None
+    restored, image = torch.zeros(4, 3, 6, 8), torch.ones(4, 3, 6, 8)
+    assert keep_clean(restored, image, kept)[:, 0, 0, 0].tolist() == [1, 0.5, 0, 0]
+    assert keep_clean(restored, image, None) is restored
+    maps = p[..., None, None].expand(4, 4, 3, 4).clone()
+    maps[0, :, :, 2:] = p[3, :, None, None]
+    mixed = keep_clean(restored, image, kept_share("soft", maps, classes))
+    assert (mixed[0, 0, 0, 0], mixed[0, 0, 0, -1], mixed[1, 0, 0, 0]) == (1, 0, 0.5)
+    with pytest.raises(OptionError, match="keep_clean: a network that enlarges"):
+        keep_clean(torch.zeros(4, 3, 12, 16), image, kept)
 
 
 def test_top_k_keeps_the_largest_and_their_sum():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from basicsr_plugins import checkpoints
+from basicsr_plugins import checkpoints, load_restorer
 from basicsr_plugins.adapters import BlendedNetwork, attach_adapter, find_adapters
 from basicsr_plugins.archs.degradation_estimator_arch import DegradationEstimator
 from basicsr_plugins.archs.nafnet_arch import NAFNet
@@ -224,11 +224,11 @@ def test_adapters_are_weighed_chosen_and_blended(abair, capsys):
     blended = BlendedNetwork(copy.deepcopy(net), find_adapters(folder / "adapters"))
     assert blended.names == ["haze", "rain"]
     with torch.no_grad():
-        rain, haze, _ = estimator(image).softmax(dim=1)[0].tolist()
+        rain, haze, clean = estimator(image).softmax(dim=1)[0].tolist()
         results = {
             "only": blended(image, torch.tensor([[0.0, 1.0]])),
             "weights": blended(image, torch.tensor([[0.25, 0.5]])),
-            "soft": blended(image, torch.tensor([[haze, rain]])),
+            "soft": blended(image, torch.tensor([[haze, rain]])).clamp(0, 1).lerp(image, max(0, 2 * clean - 1)),
         }
     adapters = ["--model", folder / "adapters"]
     judged = [*adapters, "--estimator", folder / "net_e.pth"]
@@ -248,6 +248,22 @@ def test_adapters_are_weighed_chosen_and_blended(abair, capsys):
     said = capsys.readouterr().out
     assert "--weights" in said or "unsure" in said
     assert not (folder / "a_restored.png").exists()
+
+
+def test_a_clean_photograph_keeps_its_pixels(abair):
+    _, estimator, folder = abair
+    options = {"classes": ["rain", "haze", "clean"], "width": 8, "view": 32}
+    estimator.head.weight.data.zero_()
+    estimator.head.bias.data.copy_(torch.tensor([0.0, 0.0, 30.0]))
+    checkpoints.write(folder / "net_e.pth", estimator.state_dict(), {"type": "DegradationEstimator", **options})
+    judged = ["--model", folder / "adapters", "--estimator", folder / "net_e.pth"]
+    assert restore(folder / "a.png", folder / "clean.png", *judged, "--tile", 32) == 0
+    assert torch.equal(pixels_of(folder / "clean.png"), pixels_of(folder / "a.png"))
+    restorer = load_restorer(folder / "adapters", estimator=folder / "net_e.pth", device="cpu")
+    tensor = pixels_of(folder / "a.png")
+    assert torch.allclose(restorer(tensor), tensor, atol=1e-5)
+    assert restore(folder / "a.png", folder / "forced.png", *judged, "--only", "rain") == 0
+    assert not torch.equal(pixels_of(folder / "forced.png"), tensor)
 
 
 def test_what_adapters_lack_is_named(abair, capsys):

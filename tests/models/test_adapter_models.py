@@ -409,11 +409,26 @@ def test_mixtures_are_left_out_of_the_accuracy(tmp_path, base, adapters):
 
 def test_few_weights_and_unsure_images(tmp_path, base, adapters):
     images = batch(3)["lq"]
-    few = build({**blend_options(tmp_path, base, adapters, {"top_k": 1}), "is_train": False}).weigh(images)
+    few = build({**blend_options(tmp_path, base, adapters, {"top_k": 1}), "is_train": False}).weigh(images)[0]
     assert (few > 0).sum(dim=1).tolist() == [1] * 3
     torch.testing.assert_close(few.sum(dim=1), torch.ones(3))
     unsure = build({**blend_options(tmp_path, base, adapters, {"threshold": 1.0}), "is_train": False})
-    assert not unsure.weigh(images).any()
+    assert not unsure.weigh(images)[0].any()
+
+
+def test_an_image_that_is_clean_keeps_its_pixels(tmp_path, base, adapters):
+    classes = ["dark", "noise", "clean"]
+    for keeps in (True, False):
+        opt = blend_options(tmp_path, base, adapters, {"keep_clean": keeps}, classes=classes)
+        model = build({**opt, "is_train": False})
+        model.net_e.head.weight.data.zero_()
+        model.net_e.head.bias.data.copy_(torch.tensor([0.0, 0.0, 30.0]))
+        model.feed_data(batch(4))
+        model.test()
+        assert torch.allclose(model.output, model.lq, atol=1e-5) == keeps
+        model.net_e.head.bias.data.copy_(torch.tensor([30.0, 0.0, 0.0]))
+        model.test()
+        assert torch.equal(model.output, model.net_g(model.lq, torch.eye(2)[:1].expand(4, 2))) or not keeps
 
 
 def test_the_averaged_estimator_is_what_weighs_and_is_judged(tmp_path, base, adapters):

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from basicsr_plugins.adapters.modes import CLEAN
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
 
-__all__ = ["CLEAN", "MixtureLabels"]
-
-#: What an image without degradation is called.
-CLEAN = "clean"
+__all__ = ["MixtureLabels"]
 
 
 class MixtureLabels:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from basicsr_plugins.models.parts.mixture_labels import CLEAN, MixtureLabels
+from basicsr_plugins.adapters.modes import CLEAN
+from basicsr_plugins.models.parts.mixture_labels import MixtureLabels
 
 __all__ = ["PrimitiveLabels"]
 
