@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,12 @@ def check_phases(opt: Mapping[str, Any], here: bool) -> None:
             raise OptionError(f"datasets.train.{key}: this option is required.")
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise OptionError(f"datasets.train.{key}: expected a whole number of {least} or more, got {value!r}.")
+    count, most = datasets["train"]["num_worker_per_gpu"], max(64, 4 * (os.cpu_count() or 1))
+    if here and count > most:  # each is a process of about 1 GB: hundreds leave no memory to any program
+        raise OptionError(
+            f"datasets.train.num_worker_per_gpu: {count} processes on a machine of {os.cpu_count()} cores; at most "
+            f"{most} are started."
+        )
     for phase, section in datasets.items():
         workers = section.get("num_worker_per_gpu") if phase == "train" else 0  # stock validates without any
         if section.get("persistent_workers") and not workers:

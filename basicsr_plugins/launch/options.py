@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import random
 import sys
@@ -26,7 +27,7 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
     """Read an option file and add what stock's ``parse_options`` adds: ranks, seeds, phases, paths.
 
     Raises:
-        OptionError: The file cannot be read, or lacks ``name``, ``datasets`` or ``path``.
+        OptionError: The file cannot be read, or lacks ``name``, ``model_type`` or ``datasets``.
     """
     opt = load_yaml(arguments.opt)
     apply_overrides(opt, arguments.set or [])
@@ -34,9 +35,10 @@ def complete_options(arguments: argparse.Namespace, root_path: str, is_train: bo
         refuse_foreign_code(opt)
     if opt.get("imports") is not None:
         import_modules(opt["imports"], Path(arguments.opt).expanduser().resolve().parent)
-    for key, kind in (("name", str), ("datasets", dict)):
+    for key, kind in (("name", str), ("model_type", str), ("datasets", dict)):
         if not isinstance(opt.get(key), kind) or not opt[key]:
-            raise OptionError(f"{key}: this option is required.")
+            written = difflib.get_close_matches(key, [str(each) for each in opt if each != key], n=1)
+            raise OptionError(f"{key}: this option is required{f'; {written[0]} is none' if written else ''}.")
     check_name(opt["name"], "name")
     opt["path"] = _section(opt, "path")
     from basicsr.utils import set_random_seed

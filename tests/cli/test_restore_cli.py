@@ -257,7 +257,7 @@ def test_a_clean_photograph_keeps_its_pixels(abair):
     estimator.head.bias.data.copy_(torch.tensor([0.0, 0.0, 30.0]))
     checkpoints.write(folder / "net_e.pth", estimator.state_dict(), {"type": "DegradationEstimator", **options})
     judged = ["--model", folder / "adapters", "--estimator", folder / "net_e.pth"]
-    assert restore(folder / "a.png", folder / "clean.png", *judged, "--tile", 32) == 0
+    assert restore(folder / "a.png", folder / "clean.png", *judged, "--tile", 32, "--tile-overlap", 8) == 0
     assert torch.equal(pixels_of(folder / "clean.png"), pixels_of(folder / "a.png"))
     restorer = load_restorer(folder / "adapters", estimator=folder / "net_e.pth", device="cpu")
     tensor = pixels_of(folder / "a.png")

@@ -117,6 +117,8 @@ BAD_OPTIONS = [
     ({"manual_seed": "x"}, "manual_seed: expected a whole number"),
     ({"scale": "four"}, "scale"),
     ({"name": None}, "name: this option is required"),
+    ({"model_type": None}, "model_type: this option is required."),
+    ({"model_type": None, "modeltype": "SRModel"}, "model_type: this option is required; modeltype is none."),
     ({"datasets": None}, "datasets: this option is required"),
     ({"datasets": {"train": None}}, "datasets.train: expected a mapping"),
     (
@@ -125,6 +127,7 @@ BAD_OPTIONS = [
     ),
     ({"datasets": {"train": {"batch_size_per_gpu": "2"}}}, "datasets.train.batch_size_per_gpu"),
     ({"datasets": {"train": {"num_worker_per_gpu": -1}}}, "datasets.train.num_worker_per_gpu"),
+    ({"datasets": {"train": {"num_worker_per_gpu": 999}}}, "num_worker_per_gpu: 999 processes on a machine of"),
     ({"datasets": {"train": {"dataroot_gt": 7}}}, "datasets.train.dataroot_gt: expected text"),
     # missing
     ({"datasets": {"train": {"dataroot_gt": "nowhere/images"}}}, "datasets.train.dataroot_gt: there is no folder"),
