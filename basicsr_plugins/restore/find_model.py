@@ -57,7 +57,8 @@ def find_model(
 
     Args:
         where: A file of weights of ours or a published one; the folder of a run (its ``models`` with ``net_g_latest``,
-            else the best, else the newest); an adapter folder; a folder of adapter folders. None: the packaged model.
+            else the best, else the newest); an adapter folder; a folder of adapter folders; a folder with ``base.*``,
+            ``adapters`` and ``estimator.*``, as the packaged model is one. None: the packaged model.
         base: The base network of adapters, where the recorded one is not at its place any more.
         estimator: The weights of the ``DegradationEstimator`` that weighs several adapters.
 
@@ -74,6 +75,11 @@ def find_model(
     folder = path / "models" if (path / "models").is_dir() else path
     if (folder / CONFIG).is_file():
         return _adapted(find_adapters(folder), base, None, path)
+    whole = _first(folder.glob("base.*"))
+    if whole is not None and (folder / "adapters").is_dir():
+        return _adapted(
+            find_adapters(folder / "adapters"), base or whole, estimator or _first(folder.glob("estimator.*")), path
+        )
     file = _network_file(folder)
     if file is not None:
         _unused(f"a run's folder ({file})", base=base, estimator=estimator)

@@ -266,6 +266,18 @@ def test_a_clean_photograph_keeps_its_pixels(abair):
     assert not torch.equal(pixels_of(folder / "forced.png"), tensor)
 
 
+def test_a_folder_with_base_adapters_and_estimator_is_a_model(abair):
+    _, _, folder = abair
+    whole = folder / "whole"
+    whole.mkdir()
+    (folder / "base.pth").rename(whole / "base.pth")  # not where the adapters have it recorded
+    (folder / "adapters").rename(whole / "adapters")
+    assert restore(folder / "a.png", folder / "only.png", "--model", whole, "--only", "rain") == 0
+    (folder / "net_e.pth").rename(whole / "estimator.pth")
+    assert restore(folder / "a.png", folder / "soft.png", "--model", whole) == 0
+    assert not torch.equal(pixels_of(folder / "only.png"), pixels_of(folder / "soft.png"))
+
+
 def test_what_adapters_lack_is_named(abair, capsys):
     _, _, folder = abair
     photo, adapters = folder / "a.png", folder / "adapters"
