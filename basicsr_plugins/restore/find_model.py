@@ -73,6 +73,9 @@ def find_model(
         _unused("a file of weights", base=base, estimator=estimator)
         return _plain(path)
     folder = path / "models" if (path / "models").is_dir() else path
+    if checkpoints.folder_network(folder) is not None:
+        _unused("the folder of one network", base=base, estimator=estimator)
+        return _plain(folder)
     if (folder / CONFIG).is_file():
         return _adapted(find_adapters(folder), base, None, path)
     whole = _first(folder.glob("base.*"))
