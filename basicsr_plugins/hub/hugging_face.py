@@ -15,7 +15,7 @@ from basicsr_plugins.hub.pretrained import CARD_FILE, save_network
 
 __all__ = ["hub_path", "network_folder", "upload_network"]
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def network_folder(where: Union[str, Path], **options: Any) -> Path:
@@ -32,7 +32,7 @@ def network_folder(where: Union[str, Path], **options: Any) -> Path:
     folder = Path(where).expanduser()
     if folder.is_dir():
         return folder
-    if isinstance(where, Path) or not _REPOSITORY.fullmatch(where) or where.startswith("."):
+    if isinstance(where, Path) or not _REPOSITORY.fullmatch(where):
         raise OptionError(f"from_pretrained: there is no folder {where}, and a repository is written user/repository.")
     hub = _huggingface_hub()
     try:

@@ -57,8 +57,9 @@ def find_model(
 
     Args:
         where: A file of weights of ours or a published one; the folder of a run (its ``models`` with ``net_g_latest``,
-            else the best, else the newest); an adapter folder; a folder of adapter folders; a folder with ``base.*``,
-            ``adapters`` and ``estimator.*``, as the packaged model is one. None: the packaged model.
+            else the best, else the newest); a folder of ``save_pretrained``; an adapter folder; a folder of adapter
+            folders; a folder with ``base.*``, ``adapters`` and ``estimator.*``, as the packaged model is one; a name
+            that ``basicsr-plugins models`` lists; ``hf://user/repository``. None: the packaged model.
         base: The base network of adapters, where the recorded one is not at its place any more.
         estimator: The weights of the ``DegradationEstimator`` that weighs several adapters.
 
