@@ -81,10 +81,10 @@ _GOPRO = {"middle_blk_num": 1, "enc_blk_nums": [1, 1, 1, 28], "dec_blk_nums": [1
 _SIDD = {"middle_blk_num": 12, "enc_blk_nums": [2, 2, 4, 8], "dec_blk_nums": [2, 2, 2, 2]}
 _DCPT_FOLDER = _folder("17XKKgX3gbEWoma6ZQeRh8Dfazxy1iQpj")
 _FIVE = "Rain, noise, haze, low light and motion blur."
+_FIVE_NAMED = f"{_FIVE} The file's name is taken from its neighbours' names."
 _TEN = "Noise, motion and defocus blur, JPEG, haze, snow, rain, mosaic, low light and holes."
 _ACADEMIC = "Academic Public License, non-commercial"
 _NONE_STATED = "none stated"
-_NAME_LIKE_THE_OTHERS = "The file's name is taken from its neighbours' names."
 _NAME_IS_OURS = "The authors' own name of the file is not known here; any one file of weights in the folder is taken."
 
 
@@ -150,9 +150,9 @@ MODELS: dict[str, PublishedModel] = {
         PublishedModel(
             "promptir_3d", "PromptIR", "noise, rain, haze", "model.ckpt", _file("1j-b5Od70pGF7oaCqKAfUzmf-N-xEAjYl"),
             "https://github.com/va1shn9v/PromptIR", _ACADEMIC, note="Also on the releases page of the repository."),
-        _dcpt("NAFNet", "5d", "five degradations", "mean of five sets 29.84 / 0.914", note=f"{_FIVE} {_NAME_LIKE_THE_OTHERS}"),
-        _dcpt("Restormer", "5d", "five degradations", "mean of five sets 30.04 / 0.911", note=f"{_FIVE} {_NAME_LIKE_THE_OTHERS}"),
-        _dcpt("PromptIR", "5d", "five degradations", "mean of five sets 30.31 / 0.911", note=f"{_FIVE} {_NAME_LIKE_THE_OTHERS}"),
+        _dcpt("NAFNet", "5d", "five degradations", "mean of five sets 29.84 / 0.914", note=_FIVE_NAMED),
+        _dcpt("Restormer", "5d", "five degradations", "mean of five sets 30.04 / 0.911", note=_FIVE_NAMED),
+        _dcpt("PromptIR", "5d", "five degradations", "mean of five sets 30.31 / 0.911", note=_FIVE_NAMED),
         _dcpt("DCPTSwinIR", "5d", "five degradations", "mean of five sets 28.47 / 0.894", note=_FIVE),
         _dcpt("NAFNet", "10d", "ten degradations", "mean of ten sets 29.72 / 0.888", note=_TEN),
         _dcpt("NAFNet", "cdd", "mixtures of low light, haze, rain, snow", "CDD-11 30.66 / 0.891",
