@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
+from basicsr_plugins.archs.nafnet_arch import NAFNet
 from basicsr_plugins.cli import models
 from basicsr_plugins.cli.main import main
 from basicsr_plugins.hub.cache import model_folder
@@ -71,3 +78,32 @@ def test_the_list_needs_no_torch():
     code = "import sys; from basicsr_plugins.cli.main import main; main(['models']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+
+
+def test_the_page_does_what_it_says(capsys, tmp_path, monkeypatch):
+    """Its commands that need no network, and its snippet; a file put where the page says is restored with."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BASICSR_PLUGINS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = PAGE.read_text(encoding="utf-8")
+    names: dict = {}
+    exec(compile(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], str(PAGE), "exec"), names)
+    assert type(names["again"]).__name__ == "NAFNet"
+    Image.new("RGB", (16, 12)).save("photo.jpg")
+    name, file = re.findall(r"^models/(\w+)/(.+\.pth)$", text, re.MULTILINE)[0]
+    small = {"width": 4, "enc_blk_nums": [1], "middle_blk_num": 1, "dec_blk_nums": [1]}
+    monkeypatch.setitem(MODELS, name, dataclasses.replace(MODELS[name], arguments=small))
+    held = tmp_path / "basicsr_plugins" / "models" / name / file
+    held.parent.mkdir(parents=True)
+    torch.save({"params": NAFNet(**small).state_dict()}, held)
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if "hf://" not in line]
+    assert len(commands) == 5
+    for command in commands:
+        assert main(command + (["--device", "cpu", "--overwrite"] if command[0] == "restore" else [])) == 0
+    assert held.with_name(f"{file}.json").is_file()
+    assert (tmp_path / "photo_restored.jpg").is_file()
+    assert f"{name} (" in capsys.readouterr().out

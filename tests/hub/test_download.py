@@ -208,12 +208,12 @@ def test_no_network():
 
 
 def test_a_server_that_falls_silent(site, url, monkeypatch, weights):
-    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
     waiting = threading.Event()
     site.before = lambda number: waiting.wait(5) if number == 0 else None
     assert got(rows(url)) == weights
     waiting.set()
-    assert len(site.requests) == 2
+    assert len(site.requests) >= 2
 
 
 def test_a_disk_that_is_or_gets_full(site, url, monkeypatch):
