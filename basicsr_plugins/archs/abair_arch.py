@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.archs.promptir_arch import PromptGenerator
@@ -48,7 +49,7 @@ PRESETS = {
 
 @provides("arch")
 @with_presets(PRESETS)
-class ABAIRNet(nn.Module):
+class ABAIRNet(HubNetwork):
     """The baseline network of ABAIR (arXiv 2411.18412): 59.7 M parameters at full size.
 
     The segmentation head of phase I is no part of it: it is a network of its own (``SegmentationHead``) that reads

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from basicsr_plugins import stock
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
 from basicsr_plugins.core.registration import provides
@@ -19,7 +20,7 @@ __all__ = ["DCPTSwinIR"]
 
 
 @provides("arch")
-class DCPTSwinIR(nn.Module):
+class DCPTSwinIR(HubNetwork):
     """Stock SwinIR with DCPT's defaults and two switches that stock lacks; any input size.
 
     The keys are stock SwinIR's; ``basicsr_plugins.checkpoints.convert`` renames DCPT's. As in DCPT the three

@@ -8,6 +8,7 @@ from typing import Optional
 import torch
 from torch import nn
 
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.layers import ChannelLayerNorm
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
@@ -53,7 +54,7 @@ class NormedConv2d(nn.Conv2d):
 
 @provides("arch")
 @with_presets(PRESETS)
-class DegradationClassifier(nn.Module):
+class DegradationClassifier(HubNetwork):
     """DCPT's degradation classifier (there ``PromptIR_NoImg_DC``): features of a restoration network to logits.
 
     From the finest feature down: z = pool(blocks(z + w_l F_l)) with softmax weights w over the features, then two more
@@ -77,6 +78,8 @@ class DegradationClassifier(nn.Module):
     Example:
         network_dc: {type: DegradationClassifier, feature_dims: [96, 96, 192], num_classes: 5}
     """
+
+    restores_images = False
 
     #: An image's logits depend on that image alone (no batch statistics), so DCPT may cut the batch to save memory.
     independent_images = True

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 from basicsr_plugins.core.registration import provides
@@ -19,7 +20,7 @@ PRESETS = {"full": {}, "tiny": {"width": 8, "view": 32}}  # the second is ours, 
 
 @provides("arch")
 @with_presets(PRESETS)
-class DegradationEstimator(nn.Module):
+class DegradationEstimator(HubNetwork):
     """Logits over degradations from two views of an image (phase III of ABAIR, arXiv 2411.18412, section 3).
 
     The paper says "lightweight" and no more; the network is ours. Resizing an image destroys the traces of noise and of
@@ -42,6 +43,8 @@ class DegradationEstimator(nn.Module):
     Example:
         network_e: {type: DegradationEstimator, classes: [rain, haze, noise]}
     """
+
+    restores_images = False
 
     filters: torch.Tensor
     class_names: torch.Tensor

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from basicsr_plugins.archs._dehazeformer_blocks import Block, BlockGroup, ConvType, Projection, SKFusion, window_pads
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
@@ -41,7 +42,7 @@ PRESETS = {
 
 @provides("arch")
 @with_presets(PRESETS)
-class DehazeFormer(nn.Module):
+class DehazeFormer(HubNetwork):
     """DehazeFormer (arXiv 2204.03883), keys, shapes and results as published, any input size.
 
     Images below the smallest size that the published network takes (25 pixels) are enlarged by reflection.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.layers import Stage
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
@@ -84,7 +85,7 @@ class Group(nn.Module):
 
 @provides("arch")
 @with_presets(PRESETS)
-class FFANet(nn.Module):
+class FFANet(HubNetwork):
     """FFA-Net (arXiv 1911.07559), keys, shapes and results as published, any input size.
 
     The published network takes images normalised by its own mean and deviation, and returns plain RGB in [0, 1]: a

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from basicsr_plugins.archs._idt_blocks import PATCH, BlockGroup, CrossBlock, Proj, WindowBlock
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
@@ -32,7 +33,7 @@ DECODER = ((1, 2, 8), (2, 4, 4), (2, 8, 2), (3, 16, 1))
 
 @provides("arch")
 @with_presets(PRESETS)
-class IDT(nn.Module):
+class IDT(HubNetwork):
     """IDT (Xiao et al., TPAMI 2022), keys, shapes and results as published, any input size.
 
     The network itself takes squares of ``img_size`` only. Anything else is cut into such tiles with overlap, which are

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs.convolutions import fast_format, pointwise, pointwise_parts, pointwise_then_depthwise
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
@@ -66,7 +67,7 @@ class NAFBlock(nn.Module):
 
 @provides("arch")
 @with_presets(PRESETS)
-class NAFNet(nn.Module):
+class NAFNet(HubNetwork):
     """NAFNet (arXiv 2204.04676), keys, shapes and results as published.
 
     Args:

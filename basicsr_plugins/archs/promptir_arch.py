@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs.convolutions import fast_format
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.archs.transformer_blocks import BlockMaker, Downsample, PatchEmbed, Upsample, check_transformer
 from basicsr_plugins.core.errors import OptionError
@@ -60,7 +61,7 @@ class PromptGenerator(nn.Module):
 
 @provides("arch")
 @with_presets(PRESETS)
-class PromptIR(nn.Module):
+class PromptIR(HubNetwork):
     """PromptIR (arXiv 2306.13090), keys, shapes and results as published, any input size.
 
     The published network owns six layers that its forward never uses. They are kept, without gradients, so that

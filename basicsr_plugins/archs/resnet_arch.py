@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.registration import provides
 
@@ -13,7 +14,7 @@ __all__ = ["RestorationResNet"]
 
 
 @provides("arch")
-class RestorationResNet(nn.Module):
+class RestorationResNet(HubNetwork):
     """The "ResNet" of the deraining-generalization studies (arXiv 2305.15134): stock ``MSRResNet`` at scale 1.
 
     Stock ``MSRResNet`` cannot be built with ``upscale: 1`` (its initialisation asks for an upsampling layer that it

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs.convolutions import fast_format
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.archs.layers import init_conv_normal
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.archs.transformer_blocks import BlockMaker, Downsample, PatchEmbed, Upsample, check_transformer
@@ -39,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @provides("arch")
 @with_presets(PRESETS)
-class Restormer(nn.Module):
+class Restormer(HubNetwork):
     """Restormer (arXiv 2111.09881), with the switches of DCPT's variant (arXiv 2501.15510).
 
     Keys, shapes and results equal those of the published network. Sides need not be multiples of 8: the input is padded

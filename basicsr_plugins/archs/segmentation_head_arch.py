@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.core.padding import crop_to
 from basicsr_plugins.core.registration import provides
 
@@ -13,7 +14,7 @@ __all__ = ["SegmentationHead"]
 
 
 @provides("arch")
-class SegmentationHead(nn.Module):
+class SegmentationHead(HubNetwork):
     """Logits of the degradation type of every pixel, from one inner feature of any restoration network.
 
     It trains beside the network in phase I (ABAIR, arXiv 2411.18412, figure 2) and is dropped afterwards. Its layers
@@ -29,6 +30,8 @@ class SegmentationHead(nn.Module):
     Example:
         network_s: {type: SegmentationHead, num_classes: 5}
     """
+
+    restores_images = False
 
     def __init__(self, num_classes: int, in_channels: int = 96, width: int = 48) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
 from basicsr_plugins.core.registration import provides
@@ -13,7 +14,7 @@ __all__ = ["UNet"]
 
 
 @provides("arch")
-class UNet(nn.Module):
+class UNet(HubNetwork):
     """Plain UNet (arXiv 1505.04597) without normalisation, used as derainer in arXiv 2305.15134.
 
     Each level has two 3 x 3 convolutions with ReLU; a stride-2 convolution goes down, a transposed one up. The papers

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from basicsr_plugins.archs._vqgan_blocks import AutoEncoderSizes, Decoder, Encoder
+from basicsr_plugins.archs.hub_network import HubNetwork
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
 from basicsr_plugins.core.registration import provides
@@ -106,7 +107,7 @@ class VectorQuantizer(nn.Module):
 
 
 @provides("arch")
-class VQGAN(nn.Module):
+class VQGAN(HubNetwork):
     """VQGAN of "Taming Transformers" (arXiv 2012.09841) with the state-dict keys of the public checkpoints.
 
     Public sizes: ``ch: 128, num_res_blocks: 2, z_channels: 256, resolution: 256, n_embed: 1024 or 16384,

@@ -15,13 +15,18 @@ from basicsr_plugins.checkpoints.files import (
 )
 from basicsr_plugins.checkpoints.find import WRAPPERS, find_weights
 from basicsr_plugins.checkpoints.fit import load_into, load_state
+from basicsr_plugins.checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, folder_network, folder_weights
 from basicsr_plugins.checkpoints.load import load
 
 __all__ = [
+    "CONFIG_FILE",
     "SOURCES",
+    "WEIGHTS_FILE",
     "WRAPPERS",
     "convert",
     "find_weights",
+    "folder_network",
+    "folder_weights",
     "is_complete",
     "load",
     "load_into",

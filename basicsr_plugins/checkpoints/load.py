@@ -12,6 +12,7 @@ from basicsr_plugins.checkpoints.convert import build_and_convert, constructor_o
 from basicsr_plugins.checkpoints.files import read_checkpoint, recorded_network
 from basicsr_plugins.checkpoints.find import find_weights
 from basicsr_plugins.checkpoints.fit import load_into
+from basicsr_plugins.checkpoints.folder import folder_network, folder_weights
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 from basicsr_plugins.core.options import check_call
 
@@ -33,7 +34,8 @@ def load(
     is read from the shapes, and DCPT's names are converted.
 
     Args:
-        source: The file. ``load(network, state_dict)`` is ``load_into``.
+        source: The file, or a folder with ``model.safetensors`` (``save_pretrained``). ``load(network, state_dict)`` is
+            ``load_into``.
         entry: Which entry of a container to take; see ``find_weights``.
         **network_kwargs: Further constructor arguments (``use_checkpoint=True``).
 
@@ -47,9 +49,13 @@ def load(
         return load_into(source, entry)
     if isinstance(entry, Mapping):
         raise OptionError("load(path, entry): the entry is a name such as 'params'; give a network to fill it.")
+    folder = Path(source).expanduser()
+    network_opt = None
+    if folder.is_dir():
+        network_opt, source = folder_network(folder), folder_weights(folder)
     content = read_checkpoint(source)
     weights = find_weights(content, entry, source)
-    network_opt = recorded_network(source, content)
+    network_opt = network_opt or recorded_network(source, content)
     if network_opt is not None:
         return load_into(_build(source, network_opt, network_kwargs), weights).eval()
     key_names, name = recognise(weights)

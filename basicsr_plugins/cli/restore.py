@@ -15,12 +15,14 @@ _EXAMPLES = """examples:
   basicsr-plugins restore photo.jpg --model net_g_latest.pth             # writes photo_restored.jpg
   basicsr-plugins restore photos restored --model experiments/dcpt --recursive
   basicsr-plugins restore *.png -o restored --model restormer_deraining.pth --compare
+  basicsr-plugins restore photo.jpg --model nafnet_gopro_w32             # by name: basicsr-plugins models
   basicsr-plugins restore photos out --model adapters --estimator net_e_latest.pth --map
   basicsr-plugins restore photos out --model adapters --weights rain=0.7,haze=0.3
   basicsr-plugins restore photo.jpg --model adapters --estimator net_e_latest.pth --suggest
 
 MODEL is a file of weights (of this package, or a published one, which is recognised), the folder of a training run, an
-adapter folder, or a folder of adapter folders. With two or more paths the last one is OUTPUT, unless -o names it. What
+adapter folder, a folder of adapter folders, a folder of save_pretrained, a name that `basicsr-plugins models` lists,
+or hf://user/repository. With two or more paths the last one is OUTPUT, unless -o names it. What
 came in goes out: format, 8 or 16 bits, grey, alpha, colour profile, EXIF. Pictures are turned upright.
 Exit code: 0 all restored, 1 some were not, 130 interrupted.
 """
@@ -38,7 +40,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="files and folders; the last of several is the output: a folder, or a file for one file",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, help="the output; every path above is then an input")
-    parser.add_argument("--model", type=Path, help="file, run folder, adapter folder, or folder of adapters")
+    parser.add_argument("--model", type=Path, help="file, run folder, adapter folder, folder of adapters, or a name")
     parser.add_argument("--recursive", "-r", action="store_true", help="look into sub-folders too")
     parser.add_argument("--overwrite", action="store_true", help="replace files that stand in the way")
     parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100 (default 95)")

@@ -17,6 +17,7 @@ from basicsr_plugins.adapters.folder import CONFIG
 from basicsr_plugins.adapters.modes import check_classes
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.safe_yaml import load_yaml
+from basicsr_plugins.restore.names import find_named
 from basicsr_plugins.restore.packaged import packaged_model
 from basicsr_plugins.training.run_files import numbered_files
 
@@ -57,8 +58,9 @@ def find_model(
 
     Args:
         where: A file of weights of ours or a published one; the folder of a run (its ``models`` with ``net_g_latest``,
-            else the best, else the newest); an adapter folder; a folder of adapter folders; a folder with ``base.*``,
-            ``adapters`` and ``estimator.*``, as the packaged model is one. None: the packaged model.
+            else the best, else the newest); a folder of ``save_pretrained``; an adapter folder; a folder of adapter
+            folders; a folder with ``base.*``, ``adapters`` and ``estimator.*``, as the packaged model is one; a name
+            that ``basicsr-plugins models`` lists; ``hf://user/repository``. None: the packaged model.
         base: The base network of adapters, where the recorded one is not at its place any more.
         estimator: The weights of the ``DegradationEstimator`` that weighs several adapters.
 
@@ -67,12 +69,20 @@ def find_model(
         CheckpointError: A file is broken, or of a network that is not known.
     """
     path = packaged_model() if where is None else Path(where).expanduser()
-    if not path.exists():
-        raise OptionError(f"--model: there is neither a file nor a folder {path}.{_close(path)}")
+    if where is not None and not path.exists():
+        named = find_named(where, _close(path))
+        if isinstance(named, tuple):
+            _unused("the name of a published model", base=base, estimator=estimator)
+            network, label = named
+            return Model(network, f"{type(network).__name__} of {label}", fingerprint(network))
+        path = named
     if path.is_file():
         _unused("a file of weights", base=base, estimator=estimator)
         return _plain(path)
     folder = path / "models" if (path / "models").is_dir() else path
+    if checkpoints.folder_network(folder) is not None:
+        _unused("the folder of one network", base=base, estimator=estimator)
+        return _plain(folder)
     if (folder / CONFIG).is_file():
         return _adapted(find_adapters(folder), base, None, path)
     whole = _first(folder.glob("base.*"))
@@ -225,4 +235,4 @@ def _close(path: Path) -> str:
     if not path.parent.is_dir():
         return f" The folder {path.parent} does not exist either."
     close = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=1, cutoff=0.5)
-    return f" Did you mean {path.parent / close[0]}?" if close else " Models by name are not available yet."
+    return f" Did you mean {path.parent / close[0]}?" if close else ""

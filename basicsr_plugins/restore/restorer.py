@@ -36,7 +36,8 @@ def load_restorer(
 
     Args:
         model: A file of weights (ours, or a published one, which is recognised), the folder of a training run, an
-            adapter folder, or a folder of adapter folders (ABAIR).
+            adapter folder, a folder of adapter folders (ABAIR), a name that ``basicsr-plugins models`` lists
+            (``nafnet_gopro_w32``, fetched the first time), or ``hf://user/repository``.
         device: ``auto`` (the GPU where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
         tile: Restore in tiles of this side; 0 takes whole images; None takes what fits into the free memory.
         tile_overlap: Overlap of neighbouring tiles, pixels of the input.
@@ -49,6 +50,7 @@ def load_restorer(
     Raises:
         OptionError: An argument is wrong, or there is no such model.
         CheckpointError: A file cannot be used.
+        DependencyError: The weights of a name cannot be fetched.
 
     Example:
         >>> import numpy as np, tempfile
