@@ -18,8 +18,9 @@ _EXAMPLES = """examples:
 
 Two files are the same if their bytes are, or if their perceptual hashes (64 bits) differ in at most --distance bits.
 That finds a copy that was saved again or shrunk, and one that lost one or two per cent at its edges; of copies that
-lost five per cent it misses some. Look at the groups before you believe them. Nothing is deleted. Of a group the file with most pixels, then most bytes,
-stays. With --against only what FOLDER shares with the other folders is shown, and those stay as they are.
+lost five per cent it misses some. Look at the groups before you believe them. Nothing is deleted. Of a group the file
+with most pixels, then most bytes, stays. With --against only what FOLDER shares with the other folders is shown, and
+those stay as they are.
 Exit code: 0 done, 1 test pictures were found (--against) or files could not be read, 130 interrupted.
 """
 
