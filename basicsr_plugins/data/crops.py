@@ -128,7 +128,7 @@ def crop_folder(
         of = "the images" if pair is None else "images of the pairs"
         manifest = [] if _is_ours(folder / MANIFEST) else [MANIFEST]
         clear_the_way(root, folder, [*names, *manifest], overwrite, where="OUTPUT", of=of)
-        for place in {(folder / name).parent for name in names}:
+        for place in {(folder / job.source.name).parent for job in left}:
             remove_leftovers(place)
     _clear_stale(journal, {name for job in jobs for name in job.names}, targets, overwrite, report)
 
@@ -157,10 +157,11 @@ def crop_folder(
 
 
 def _need_apart(roots: list[Path], targets: list[Path]) -> None:
-    places = [path.resolve() for path in (*roots, *targets)]
-    for place in places:
-        if places.count(place) > 1:
-            raise DataError(f"--pair: {place} is named twice; the two inputs and the two outputs are four folders.")
+    inputs = {path.resolve() for path in roots}  # one folder may hold both halves
+    outputs = [path.resolve() for path in targets]
+    for place in outputs:
+        if place in inputs or outputs.count(place) > 1:
+            raise DataError(f"--pair: {place} is named twice; each output is a folder of its own.")
 
 
 def _plan(sources: list[Source], cutting: Cutting, report: CropReport, workers: int) -> list[_Job]:
