@@ -74,7 +74,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9",
     packages=find_packages(include=["basicsr_plugins", "basicsr_plugins.*"]) + ["basicsr_plugins._startup"],
-    package_data={"basicsr_plugins": ["py.typed"], "basicsr_plugins._startup": ["*.pth", "*.start"]},
+    package_data={
+        "basicsr_plugins": ["py.typed", "builtin_model/*", "builtin_model/adapters/*/*"],
+        "basicsr_plugins._startup": ["*.pth", "*.start"],
+    },
     install_requires=[
         # lower bounds: what the unit tests were run with on Python 3.9; no upper ones
         "torch>=2.0",

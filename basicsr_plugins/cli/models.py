@@ -31,17 +31,15 @@ def add_parser(commands: Any) -> None:
 
 def builtin_details() -> dict[str, Any]:
     """Return the row of the model that comes with the package."""
-    from basicsr_plugins.restore.packaged import packaged_model
+    from basicsr_plugins.restore.packaged import packaged_details
 
-    row = {
-        "name": "builtin", "network": "none", "task": "-", "licence": "-", "size": "-", "figure": "-",
-        "from": "this package", "cached": "-", "runs": "this version brings no model of its own",
-    }  # fmt: skip
     try:
-        path = packaged_model()
-    except OptionError:
-        return row
-    return {**row, "network": "see docs/builtin_model.md", "task": "see there", "runs": "yes", "cached": str(path)}
+        return packaged_details()
+    except OptionError as error:
+        return {
+            "name": "builtin", "network": "none", "task": "-", "licence": "-", "size": "-", "figure": "-",
+            "from": "this package", "cached": "-", "runs": f"no: {error}",
+        }  # fmt: skip
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from basicsr_plugins.adapters.modes import check_classes
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.safe_yaml import load_yaml
 from basicsr_plugins.restore.names import find_named
-from basicsr_plugins.restore.packaged import packaged_model
+from basicsr_plugins.restore.packaged import PACKAGED, packaged_model
 from basicsr_plugins.training.run_files import numbered_files
 
 __all__ = ["Model", "find_model"]
@@ -136,6 +136,8 @@ def _adapted(
     network = _base_network(base, key, first)
     blended = BlendedNetwork(network, folders, where=str(base)).eval()
     label = f"{type(network).__name__} of {base} with {', '.join(folders)} of {path}"
+    if path == PACKAGED:
+        label = f"the built-in model ({', '.join(folders)})"
     identity = fingerprint(blended) + fingerprint(_factors(blended))
     if len(folders) == 1:
         return Model(blended.merged(torch.ones(1)).eval(), label, identity)

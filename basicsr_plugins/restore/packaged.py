@@ -1,22 +1,44 @@
-"""The one place that says which model is taken when none is named."""
+"""The model that comes with the package, which is taken when none is named."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from basicsr_plugins.core.errors import OptionError
 
-__all__ = ["packaged_model"]
+__all__ = ["PACKAGED", "packaged_details", "packaged_model"]
+
+#: Base, adapters and estimator, made by tools/train_builtin.sh (docs/builtin_model.md).
+PACKAGED = Path(__file__).resolve().parents[1] / "builtin_model"
 
 
 def packaged_model() -> Path:
-    """Return the model that comes with the package. There is none yet, so this says what to name instead.
+    """Return the folder of the model that comes with the package.
 
     Raises:
-        OptionError: Always, in this version.
+        OptionError: It is not there: the package was copied without it.
     """
-    raise OptionError(
-        "--model: no model was named, and this version brings none of its own. Name one: a file of weights "
-        "(net_g_latest.pth, or a published .pth or .safetensors), the folder of a training run "
-        "(experiments/NAME), an adapter folder, or a folder of adapter folders."
-    )
+    if not (PACKAGED / "base.safetensors").is_file():
+        raise OptionError(
+            f"--model: no model was named, and the one that comes with the package is not in {PACKAGED}. Install the "
+            "package again, or name a model: a file of weights, the folder of a training run, an adapter folder, or a "
+            "name that `basicsr-plugins models` lists."
+        )
+    return PACKAGED
+
+
+def packaged_details() -> dict[str, Any]:
+    """Return what `basicsr-plugins models` shows of it.
+
+    Raises:
+        OptionError: It is not there.
+    """
+    folder = packaged_model()
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    adapters = sorted(path.name for path in (folder / "adapters").iterdir())
+    return {
+        "name": "builtin", "network": "NAFNet with adapters", "task": ", ".join(adapters).replace("_", " "),
+        "licence": "Apache-2.0", "size": f"{size / 1e6:.1f} MB", "figure": "docs/builtin_model.md",
+        "from": "this package", "cached": "-", "runs": "yes", "folder": str(folder),
+    }  # fmt: skip

@@ -41,8 +41,9 @@ def test_the_table(capsys, tmp_path):
 
 def test_what_lies_in_the_cache(capsys):
     rows = {row["name"]: row for row in json.loads(listed("--json", capsys=capsys))}
-    assert {row["cached"] for row in rows.values()} == {"no", "-"}
-    assert {row["size"] for row in rows.values()} == {"unknown", "-"}
+    assert rows.pop("builtin")["size"].endswith(" MB")
+    assert {row["cached"] for row in rows.values()} == {"no"}
+    assert {row["size"] for row in rows.values()} == {"unknown"}
     held = model_folder(MODELS["restormer_deraining"]) / "deraining.pth"
     held.parent.mkdir(parents=True)
     held.write_bytes(b"x" * 1_200_000)
@@ -63,10 +64,12 @@ def test_one_row_shows_everything(name, capsys):
         assert part in shown
 
 
-def test_the_model_of_the_package(capsys, monkeypatch):
-    assert "brings no model of its own" in listed("builtin", capsys=capsys)
-    monkeypatch.setattr("basicsr_plugins.restore.packaged.packaged_model", lambda: "/somewhere")
-    assert models.builtin_details()["cached"] == "/somewhere"
+def test_the_model_of_the_package(capsys, monkeypatch, tmp_path):
+    shown = listed("builtin", capsys=capsys)
+    assert "blur, haze, jpeg, low light, noise, rain, snow" in shown
+    assert "yes" in shown
+    monkeypatch.setattr("basicsr_plugins.restore.packaged.PACKAGED", tmp_path)
+    assert models.builtin_details()["runs"].startswith("no: --model: no model was named, and the one that comes with")
 
 
 def test_a_misspelt_name(capsys):

@@ -113,7 +113,6 @@ def test_broken_files_are_reported_and_the_others_restored(model, photos, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["photos"], "no model was named"),
         (["nothing", "--model", "net.pth"], "neither a file nor a folder nothing"),
         (["empty", "--model", "net.pth"], "no image in empty"),
         (["photos", "--model", "nett.pth"], "Did you mean net.pth"),

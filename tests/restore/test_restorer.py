@@ -186,8 +186,6 @@ def test_what_is_no_image_is_refused(identity, weights_file, tmp_path):
             load_restorer(weights_file, **{"device": "cpu", **wrong})
     with pytest.raises(OptionError, match="Did you mean .*net.safetensors"):
         load_restorer(weights_file.parent / "nett.safetensors")
-    with pytest.raises(OptionError, match="no model was named"):
-        load_restorer()
 
 
 def test_networks_that_restore_nothing_and_results_that_are_not_finite():
