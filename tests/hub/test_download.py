@@ -106,6 +106,25 @@ def test_a_file_that_changes_between_two_parts(site, url, weights, heeds, resize
 
     site.before = change
     assert got(rows(url)) == changed
+    assert heeds or site.requests[-1][1] is None  # no part of the old one is in it
+
+
+def test_another_size_under_the_same_etag(site, url, weights):
+    site.breaks, site.body = [1000], weights + b"x" * 10
+
+    def change(number):
+        if number == 1:
+            site.body = weights
+
+    site.before = change
+    assert got(rows(url)) == weights
+    assert [wanted for _, wanted in site.requests] == [None, "bytes=1000-", None]
+
+
+def test_breaks_are_endured_while_something_comes(site, url, weights):
+    site.breaks = [100] * 20
+    assert got(rows(url)) == weights
+    assert len(site.requests) == 21
 
 
 def _written(folder, content):
@@ -309,6 +328,7 @@ def test_another_run_goes_on_behind_that_page(site, url, weights):
 def test_a_page_that_leads_to_itself_and_one_of_a_file_that_too_many_fetched(site, url):
     site.pages["/tiny.pth"] = (200, {}, FORM.format(url=url))
     assert "Virus scan warning" in refused(rows(url))
+    assert len(site.requests) == 2
     site.pages["/tiny.pth"] = (200, {}, "<title>Google Drive - Quota exceeded</title>")
     assert "too many fetched it" in refused(rows(url))
 
