@@ -1,4 +1,4 @@
-"""``basicsr-plugins data check``: walk the data sets of an option file before a long run."""
+"""``basicsr-plugins data``: its sub-commands, and ``check``, which walks the data sets of an option file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_plugins import register
+from basicsr_plugins.cli import data_crop, data_dedup, data_lmdb
 from basicsr_plugins.core.errors import DependencyError
 from basicsr_plugins.core.safe_yaml import load_yaml
 
@@ -17,7 +18,7 @@ __all__ = ["add_parser", "run_check"]
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to ``basicsr-plugins``."""
-    parser = subparsers.add_parser("data", help="check the data sets of an option file")
+    parser = subparsers.add_parser("data", help="check, crop, pack and deduplicate data sets")
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
     check = commands.add_parser(
         "check",
@@ -34,6 +35,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="any number other than the published one is wrong (less than half of it always is)",
     )
     check.set_defaults(func=run_check)
+    for module in (data_crop, data_lmdb, data_dedup):
+        module.add_command(commands)
     return parser
 
 

@@ -18,8 +18,12 @@ REPLACED = ".replaced"
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it is flushed to disk and renamed to ``path``.
+
+    Args:
+        path: What is written.
+        flush: False leaves the disk its own time: for one of many thousand small files that can be made again.
 
     Raises:
         CheckpointError: The folder cannot be written or the disk is full. Whatever stood at ``path`` is still there.
@@ -31,10 +35,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+            if flush:
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
-            _flush_folder(path.parent)
+            if flush:
+                _flush_folder(path.parent)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()

@@ -9,9 +9,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from basicsr_plugins.core.errors import DataError, DependencyError, OptionError, one_of
+from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.data.files import first_few, image_files, listed_files, lmdb_keys
 from basicsr_plugins.data.images import bytes_per_value, decode, image_problem, image_size, read_image
+from basicsr_plugins.data.lmdb_reader import open_lmdb
 
 __all__ = ["ImageStore", "open_store"]
 
@@ -87,12 +88,7 @@ class ImageStore:
     def _lmdb(self) -> Any:
         # an lmdb environment must not cross a fork: each process opens its own
         if self._environment is None or self._environment[0] != os.getpid():
-            try:
-                import lmdb
-            except ImportError as error:
-                raise DependencyError("io_backend type 'lmdb' needs the package lmdb: pip install lmdb") from error
-            handle = lmdb.open(self.lmdb_root, readonly=True, lock=False, readahead=False)
-            self._environment = (os.getpid(), handle)
+            self._environment = (os.getpid(), open_lmdb(self.lmdb_root))
         return self._environment[1]
 
     def __getstate__(self) -> dict[str, Any]:

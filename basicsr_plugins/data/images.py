@@ -12,7 +12,7 @@ import numpy as np
 from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.data.image_header import Header, read_header
 
-__all__ = ["bytes_per_value", "decode", "image_problem", "image_size", "read_image", "to_float"]
+__all__ = ["bytes_per_value", "decode", "has_alpha", "image_problem", "image_size", "read_image", "to_float"]
 
 _BROKEN = "cannot be decoded as an image"
 #: Below so many pixels OpenCV's limit is out of sight, whatever the environment sets it to.
@@ -20,10 +20,15 @@ _SURELY_READ = 1 << 26
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # drops alpha, keeps grey and 16 bits, applies EXIF orientation
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
+def decode(data: bytes, name: str, keep_grey: bool = False) -> np.ndarray:
     """Decode an image file's bytes to BGR ``(h, w, 3)``, uint8 or uint16.
 
     Grey is repeated to three channels, alpha is dropped, 16 bits stay 16 bits.
+
+    Args:
+        data: The whole file.
+        name: Of the file, for messages.
+        keep_grey: Return grey as ``(h, w)``, to write it again.
 
     Raises:
         DataError: It is empty or cannot be decoded; the text names the file.
@@ -41,7 +46,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
         raise DataError(f"{name}: {_BROKEN}; it is broken or of another type than its name says.")
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: pixels of type {image.dtype} are not supported, only 8 and 16 bits.")
-    if image.ndim == 2 or image.shape[2] == 1:
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim == 2 and not keep_grey:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     return image
 
@@ -82,6 +89,17 @@ def bytes_per_value(path: str | os.PathLike[str]) -> int:
     if header is not None:
         return 2 if header.bits == 16 else 1
     return 1 if str(path).lower().endswith(".bmp") else read_image(path).dtype.itemsize
+
+
+def has_alpha(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds transparency, which ``read_image`` drops; False where its header does not tell."""
+    from PIL import Image  # comes with torchvision
+
+    try:
+        with Image.open(path) as image:
+            return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False
 
 
 def image_problem(path: str | os.PathLike[str], full: bool = False) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Optional
@@ -21,12 +20,11 @@ from basicsr_plugins.core.unique_names import UniqueNames
 from basicsr_plugins.data.files import first_few, image_files
 from basicsr_plugins.data.images import read_image, to_float
 from basicsr_plugins.data.manifest_file import read_manifest, write_manifest
+from basicsr_plugins.data.output_folder import MANIFEST, clear_the_way, writing
 from basicsr_plugins.degradations.base import Degradation
 from basicsr_plugins.degradations.build import build_degradation
 
 __all__ = ["MANIFEST", "degrade_folder", "image_rng", "rebuild_folder"]
-
-MANIFEST = "manifest.json"
 
 
 def image_rng(seed: int, name: str) -> np.random.Generator:
@@ -62,7 +60,7 @@ def degrade_folder(
     """
     root, files = _files(source, recursive, target)
     names = _output_names(root, files)
-    _clear_the_way(root, target, [*names.values(), MANIFEST], overwrite)
+    clear_the_way(root, target, [*names.values(), MANIFEST], overwrite)
     images = []
     for file in progress(files):
         name = file.relative_to(root).as_posix()
@@ -93,7 +91,7 @@ def rebuild_folder(
     missing = [entry.image for entry in entries if not (root / entry.image).is_file()]
     if missing:
         raise DataError(f"{manifest}: {len(missing)} of its images are not in {root}: {first_few(missing)}.")
-    _clear_the_way(root, target, [entry.output for entry in entries], overwrite)
+    clear_the_way(root, target, [entry.output for entry in entries], overwrite)
     for entry in progress(entries):
         image = read_image(root / entry.image)
         if entry.sha256 and entry.sha256 != _hash(image):
@@ -163,33 +161,11 @@ def _output_names(root: Path, files: list[Path]) -> dict[Path, str]:
     return result
 
 
-def _clear_the_way(root: Path, target: Path, names: list[str], overwrite: bool) -> None:
-    if target.resolve() == root.resolve():
-        raise DataError(f"OUT_DIR is the folder of the clean images ({root}): name another one.")
-    if target.exists() and not target.is_dir():
-        raise DataError(f"OUT_DIR: {target} is a file, a folder was expected.")
-    home = target.resolve()
-    outside = [name for name in names if not (target / name).parent.resolve().is_relative_to(home)]
-    if outside:
-        raise DataError(
-            f"{target}: a link leads {first_few(outside)} out of this folder; nothing is written through it."
-        )
-    there = [name for name in names if os.path.lexists(target / name)]
-    there = [name for name in there if name != MANIFEST] or there
-    if there and not overwrite:
-        raise DataError(f"{target}: {len(there)} file(s) are there already: {first_few(there)}. Add --overwrite.")
-    folders = [name for name in there if (target / name).is_dir() and not (target / name).is_symlink()]
-    if folders:
-        raise DataError(f"{target}: {first_few(folders)} is a folder; a file of that name is to be written.")
-    with _writing(target):
-        target.mkdir(parents=True, exist_ok=True)
-
-
 def _write(path: Path, image: np.ndarray, dtype: np.dtype[Any]) -> None:
     full = 65535.0 if dtype == np.uint16 else 255.0
     pixels = np.rint(np.clip(image, 0.0, 1.0) * np.float32(full)).astype(dtype)
     _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # beside its place and renamed: a link there is replaced, not followed
         temporary = path.with_name(f".{path.name[-100:]}.{os.getpid()}.part")
@@ -198,14 +174,6 @@ def _write(path: Path, image: np.ndarray, dtype: np.dtype[Any]) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}).") from error
 
 
 def _hash(image: np.ndarray) -> str:

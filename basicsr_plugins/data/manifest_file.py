@@ -15,7 +15,7 @@ __all__ = ["read_manifest", "write_manifest"]
 
 #: Version 1 had no hashes and is still read.
 _VERSION = 2
-_NONE = "is no manifest of 'basicsr-plugins degrade'"
+_NONE = "is no manifest of 'basicsr-plugins'"
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> Path:

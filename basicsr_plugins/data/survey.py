@@ -29,6 +29,7 @@ class Survey:
         error: Why nothing could be found.
         crop: Smallest side that every image needs.
         sizes_may_differ: Whether pairs of different size are fine.
+        scale: How many times larger the clean image of a pair is than the degraded one, which comes first.
     """
 
     where: str
@@ -40,6 +41,18 @@ class Survey:
     error: str = ""
     crop: Optional[int] = None
     sizes_may_differ: bool = False
+    scale: int = 1
+
+    def fit(self, sizes: Sequence[tuple[int, int]]) -> bool:
+        """Whether the (h, w) of one sample belong together; a clean image may have a rest smaller than the scale."""
+        return self.sizes_may_differ or all(
+            0 <= large - self.scale * little < self.scale for size in sizes[1:] for little, large in zip(sizes[0], size)
+        )
+
+    def too_small(self, sizes: Sequence[tuple[int, int]]) -> bool:
+        """Whether one of a sample's images has no place for the crop, which is one of the clean image."""
+        scales = [self.scale if len(sizes) > 1 and not place else 1 for place in range(len(sizes))]
+        return self.crop is not None and any(scale * min(size) < self.crop for scale, size in zip(scales, sizes))
 
 
 def inspect(
@@ -66,12 +79,13 @@ def inspect(
         results = [look(path) for path in sample]
         problems = [f"{path} {problem}" for path, (problem, _) in zip(sample, results) if problem]
         sizes = [size for _, size in results if size is not None]
-        if not survey.sizes_may_differ and len(set(sizes)) > 1:
+        if sizes and not survey.fit(sizes):
             pairs = ", ".join(f"{path} is {size[0]} x {size[1]}" for path, size in zip(sample, sizes))
-            problems.append(f"{pairs} (h x w): different sizes")
-        small = [size for size in sizes if survey.crop is not None and min(size) < survey.crop]
-        if small:
-            problems.append(f"{sample[0]} is {small[0][0]} x {small[0][1]} (h x w), smaller than gt_size {survey.crop}")
+            how = "different sizes" if survey.scale == 1 else f"not {survey.scale} times as large"
+            problems.append(f"{pairs} (h x w): {how}")
+        if survey.too_small(sizes):
+            height, width = min(sizes, key=min)
+            problems.append(f"{sample[0]} is {height} x {width} (h x w), smaller than gt_size {survey.crop}")
         return problems
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -87,9 +101,9 @@ def _inspect_stores(survey: Survey, progress: Callable[[Iterable[Any], int], Ite
         except DataError as error:
             problems.append(str(error))
             continue
-        if not survey.sizes_may_differ and len(set(sizes)) > 1:
+        if not survey.fit(sizes):
             problems.append(f"{survey.samples[position]}: sizes {sizes} differ")
-        if survey.crop is not None and min(map(min, sizes)) < survey.crop:
+        if survey.too_small(sizes):
             problems.append(f"{survey.samples[position]}: smaller than gt_size {survey.crop}")
     return problems
 
