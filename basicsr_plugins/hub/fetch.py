@@ -36,8 +36,8 @@ def fetch(model: PublishedModel, show: Optional[Callable[..., Any]] = None) -> P
     held = held_file(model)
     if held is None and model.is_folder:
         raise DependencyError(
-            f"{model.name} lies in a Google Drive folder, which only a browser can open: take {model.file} from "
-            f"{model.address} and put it into {model_folder(model)}."
+            f"{model.name} lies in a Google Drive folder, which cannot be fetched like a file: take {model.file} from "
+            f"{model.address} in a browser and put it into {model_folder(model)}."
         )
     if held is None:
         with _locked(model):

@@ -50,7 +50,7 @@ class PublishedModel:
 
     @property
     def is_folder(self) -> bool:
-        """Whether the address is a folder of Google Drive, which nothing can fetch without an account."""
+        """Whether the address is a folder of Google Drive, which cannot be fetched like a file."""
         return "/folders/" in self.address
 
 

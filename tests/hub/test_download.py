@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import multiprocessing
+import resource
 import shutil
 import socket
 import threading
@@ -15,6 +15,7 @@ import torch
 from local_server import rows
 
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
+from basicsr_plugins.hub import cache as cache_module
 from basicsr_plugins.hub import download, fetch
 from basicsr_plugins.hub.cache import held_file, model_folder
 from basicsr_plugins.hub.download import UnfetchableError, check_address
@@ -106,6 +107,25 @@ def test_a_file_that_changes_between_two_parts(site, url, weights, heeds, resize
 
     site.before = change
     assert got(rows(url)) == changed
+    assert heeds or site.requests[-1][1] is None  # no part of the old one is in it
+
+
+def test_another_size_under_the_same_etag(site, url, weights):
+    site.breaks, site.body = [1000], weights + b"x" * 10
+
+    def change(number):
+        if number == 1:
+            site.body = weights
+
+    site.before = change
+    assert got(rows(url)) == weights
+    assert [wanted for _, wanted in site.requests] == [None, "bytes=1000-", None]
+
+
+def test_breaks_are_endured_while_something_comes(site, url, weights):
+    site.breaks = [100] * 20
+    assert got(rows(url)) == weights
+    assert len(site.requests) == 21
 
 
 def _written(folder, content):
@@ -223,14 +243,14 @@ def test_a_disk_that_is_or_gets_full(site, url, monkeypatch):
     monkeypatch.undo()
 
 
-def test_a_write_that_fails(site, url, monkeypatch, cache):
-    monkeypatch.setenv("BASICSR_PLUGINS_CACHE", str(cache))
-
-    def full(self, version):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(download._Part, "begin", full)
-    assert "cannot be written: No space left on device" in refused(rows(url), CheckpointError)
+def test_a_write_that_fails_in_the_middle(site, url, weights):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(weights) // 2, before[1]))
+    try:
+        assert "cannot be written: File too large" in refused(rows(url), CheckpointError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert got(rows(url)) == weights
 
 
 def test_a_cache_that_is_no_folder(url, cache):
@@ -309,6 +329,7 @@ def test_another_run_goes_on_behind_that_page(site, url, weights):
 def test_a_page_that_leads_to_itself_and_one_of_a_file_that_too_many_fetched(site, url):
     site.pages["/tiny.pth"] = (200, {}, FORM.format(url=url))
     assert "Virus scan warning" in refused(rows(url))
+    assert len(site.requests) == 2
     site.pages["/tiny.pth"] = (200, {}, "<title>Google Drive - Quota exceeded</title>")
     assert "too many fetched it" in refused(rows(url))
 
@@ -340,6 +361,19 @@ def test_a_file_put_there_by_hand(site, url, weights, caplog):
         fetch.fetch(model)
 
 
+def test_a_cache_that_is_read_only(url, weights, monkeypatch, caplog):
+    model = rows(url)
+    model_folder(model).mkdir(parents=True)
+    path = _written(model_folder(model), weights)
+
+    def refuse(*_):
+        raise CheckpointError("read-only")
+
+    monkeypatch.setattr(cache_module, "write_record", refuse)
+    assert fetch.fetch(model) == path
+    assert "cannot be recorded, so a later change goes unseen" in caplog.text
+
+
 def test_by_hand_under_another_name(url, weights):
     model = rows(url)
     model_folder(model).mkdir(parents=True)
@@ -361,7 +395,7 @@ def test_by_hand_with_a_published_hash(url, weights):
 
 def test_a_folder_of_google_drive_and_a_network_that_is_not_here(url):
     folder = "https://drive.google.com/drive/folders/1ZED"
-    assert "which only a browser can open" in refused(rows(url, address=folder))
+    assert "cannot be fetched like a file" in refused(rows(url, address=folder))
     with pytest.raises(OptionError, match="cannot be run here: no such network"):
         fetch.fetch(rows(url, missing="no such network"))
 

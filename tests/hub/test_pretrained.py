@@ -20,6 +20,7 @@ from basicsr_plugins.archs.nafnet_arch import NAFNet, NAFNetLocal
 from basicsr_plugins.cli.main import main
 from basicsr_plugins.core.errors import CheckpointError, DependencyError, OptionError
 from basicsr_plugins.core.registration import provided
+from basicsr_plugins.hub import pretrained
 
 NAMES = sorted(provided("arch"))
 PRESETS = [(name, preset) for name in NAMES for preset in getattr(provided("arch")[name], "presets", {})]
@@ -98,6 +99,10 @@ def test_arguments_given_by_place_defaults_and_copies():
     assert (arguments["width"], arguments["padding"], arguments["middle_blk_num"]) == (8, "zeros", 1)
     assert copy.deepcopy(network).constructor_arguments() == arguments
     arguments["enc_blk_nums"].append(5)
+    given = [1]
+    kept = NAFNet(3, 8, enc_blk_nums=given, dec_blk_nums=[1])
+    given.append(5)
+    assert kept.constructor_arguments()["enc_blk_nums"] == [1]
     assert network.constructor_arguments()["enc_blk_nums"] == [1]
     with pytest.raises(TypeError, match="widht"):
         NAFNet(widht=3)
@@ -196,6 +201,19 @@ def test_saving_again_replaces_weights_and_keeps_the_card(folder, tiny):
     (folder / "config.json").unlink()  # a kill between the two files
     tiny.save_pretrained(folder)
     assert same(NAFNet.from_pretrained(folder), tiny)
+
+
+def test_a_kill_between_the_two_files_leaves_no_old_arguments(folder, monkeypatch):
+    def killed(path, text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrained, "_write_text", killed)
+    other = NAFNet(**TINY, padding="reflect")
+    with pytest.raises(KeyboardInterrupt):
+        other.save_pretrained(folder)
+    again = NAFNet.from_pretrained(folder)
+    assert again.padding == "reflect"
+    assert same(again, other)
 
 
 def test_a_changed_network_and_a_file_in_the_way(tmp_path, tiny):

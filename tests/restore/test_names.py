@@ -88,7 +88,9 @@ def test_what_belongs_to_adapters_is_refused(model, tmp_path):
 def test_models_that_do_not_run_say_why():
     with pytest.raises(OptionError, match="mclir_edsr cannot be run here: EDSR"):
         load_restorer("mclir_edsr", device="cpu")
-    with pytest.raises(DependencyError, match=r"take deraining\.pth from https://drive.* and put it into "):
+    with pytest.raises(
+        DependencyError, match=r"take deraining\.pth from https://drive.* in a browser and put it into "
+    ):
         load_restorer("restormer_deraining", device="cpu")
 
 
