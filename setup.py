@@ -86,6 +86,7 @@ setup(
         "numpy>=1.23",
         "opencv-python>=4.7",
         "einops>=0.6",
+        "filelock>=3.9",
         "peft>=0.10",
         "pyyaml>=6.0",
         "tqdm>=4.60",
