@@ -134,7 +134,7 @@ def lmdb_keys(root: str | os.PathLike[str], where: str) -> dict[str, tuple[int, 
     if folder.suffix != ".lmdb" or not meta.is_file():
         raise DataError(
             f"{where}: {folder} is not an lmdb folder of BasicSR (NAME.lmdb with data.mdb and meta_info.txt). "
-            "Its scripts/data_preparation/create_lmdb.py makes one; or leave out 'io_backend' to read a plain folder."
+            "'basicsr-plugins data lmdb' makes one; or leave out 'io_backend' to read a plain folder."
         )
     keys: dict[str, tuple[int, int] | None] = {}
     for _, line in list_lines(meta, where):

@@ -88,7 +88,8 @@ def _hashes(image: np.ndarray, phash: Callable[[Any], Any], turned: bool) -> tup
         image = (image >> 8).astype(np.uint8)
     rgb = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     # the first step of phash itself; done here, the turned copies cost next to nothing
-    small = Image.fromarray(rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    lanczos = getattr(Image, "Resampling", Image).LANCZOS  # Pillow 9.0 has it in the module
+    small = Image.fromarray(rgb).convert("L").resize((_SIDE, _SIDE), lanczos)
     pixels = np.asarray(small)
     if int(pixels.max()) - int(pixels.min()) < _FLAT:
         return ()

@@ -206,9 +206,10 @@ def test_broken_files_are_left_out_of_both_sides(photos, tmp_path, image_writer)
     for number in range(5):
         image_writer(tmp_path / "lq" / f"{number}.jpg")
     (tmp_path / "lq" / "1.jpg").write_bytes(b"no image")
-    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:-30])
+    (tmp_path / "lq" / "3.jpg").write_bytes((tmp_path / "lq" / "3.jpg").read_bytes()[:-200])  # some OpenCV fill it up
     report = pack(photos, tmp_path / "g.lmdb", pair=(tmp_path / "lq", tmp_path / "l.lmdb"))
     assert (report.keys, len(report.failed)) == (3, 2)
+    assert any("3.jpg: is cut off before its end" in text for text in report.failed)
     for name in ("g.lmdb", "l.lmdb"):
         assert open_store(str(tmp_path / name), "x", **LMDB).paths == ["0", "2", "4"]
     for path in photos.iterdir():
