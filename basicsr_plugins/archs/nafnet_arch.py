@@ -13,7 +13,7 @@ from basicsr_plugins.archs.convolutions import fast_format, pointwise, pointwise
 from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
-from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple, smaller
 from basicsr_plugins.core.registration import provides
 
 __all__ = ["NAFNet", "NAFNetLocal"]
@@ -210,9 +210,9 @@ class LocalAvgPool2d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pool ``x`` of ``(n, c, h, w)`` to the same size, or to ``(n, c, 1, 1)``."""
         h, w = x.shape[-2:]
-        kh, kw = min(h, self.kernel_size[0]), min(w, self.kernel_size[1])
+        kh, kw = smaller(h, self.kernel_size[0]), smaller(w, self.kernel_size[1])
         mean = x.mean(dim=(-2, -1), keepdim=True)
-        if kh == h and kw == w:
+        if not torch.jit.is_tracing() and kh == h and kw == w:
             return mean
         # running sums of the deviations stay small, so that large images keep their precision in float32
         boxes = _sliding_sum(_sliding_sum(at_least_float32(x - mean), kw, -1), kh, -2) / (kh * kw)

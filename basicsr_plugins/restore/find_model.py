@@ -35,12 +35,14 @@ class Model:
         label: What to call it in messages.
         identity: Changes with any weight.
         estimator: Says which degradations are in an image; only beside a ``BlendedNetwork``.
+        file: Where the network's weights, or those of the adapters' base, come from.
     """
 
     network: nn.Module
     label: str
     identity: str
     estimator: Optional[nn.Module] = None
+    file: Optional[Path] = None
 
     @property
     def adapters(self) -> list[str]:
@@ -95,7 +97,7 @@ def find_model(
 
 def _plain(path: Path) -> Model:
     network = checkpoints.load(path)
-    return Model(network, f"{type(network).__name__} of {path}", fingerprint(network))
+    return Model(network, f"{type(network).__name__} of {path}", fingerprint(network), file=path)
 
 
 def _adapted(
@@ -120,9 +122,9 @@ def _adapted(
     label = f"{type(network).__name__} of {base} with {', '.join(folders)} of {path}"
     identity = fingerprint(blended) + fingerprint(_factors(blended))
     if len(folders) == 1:
-        return Model(blended.merged(torch.ones(1)).eval(), label, identity)
+        return Model(blended.merged(torch.ones(1)).eval(), label, identity, file=Path(base))
     if estimator is None:
-        return Model(blended, label, identity)
+        return Model(blended, label, identity, file=Path(base))
     judge = checkpoints.load(estimator)
     classes = getattr(judge, "classes", None)
     if not isinstance(classes, list) or not hasattr(judge, "maps"):
@@ -131,7 +133,7 @@ def _adapted(
         check_classes(classes, list(folders))
     except OptionError as error:
         raise OptionError(f"--estimator {estimator}: {error}") from None
-    return Model(blended, label, identity + fingerprint(judge), judge)
+    return Model(blended, label, identity + fingerprint(judge), judge, Path(base))
 
 
 def _base_network(base: PathLike, key: Optional[str], adapter: AdapterFolder) -> nn.Module:
