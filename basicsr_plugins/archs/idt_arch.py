@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs._idt_blocks import PATCH, BlockGroup, CrossBlock, Proj, WindowBlock
+from basicsr_plugins.archs.layers import at_least_float32
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
@@ -126,7 +127,7 @@ class IDT(nn.Module):
         """
         h, w = x.shape[-2:]
         size = self.img_size
-        if torch.jit.is_tracing():
+        if torch.jit.is_tracing() and mask is None:
             return crop_to(self._restore_at_once(pad_to_multiple(x, 1, at_least=size)), h, w).contiguous()
         if (h, w) == (size, size):
             return self.restore_square(x, mask)
@@ -146,10 +147,10 @@ class IDT(nn.Module):
         rows, columns = self._places(x[0, 0, :, 0]), self._places(x[0, 0, 0])
         tiles = x[:, :, rows][..., columns].permute(2, 4, 0, 1, 3, 5)  # (down, across, n, c, size, size)
         restored = self.restore_square(tiles.flatten(0, 2)) * self.tile_weight
-        weighed = torch.cat([restored, restored[:, :1] * 0 + self.tile_weight], 1)
+        weighed = at_least_float32(torch.cat([restored, restored[:, :1] * 0 + self.tile_weight], 1))
         parts = weighed.unflatten(0, tiles.shape[:3]).permute(2, 3, 0, 4, 1, 5)  # (n, c + 1, down, size, across, size)
         total = _sum_at(_sum_at(parts.flatten(4), columns).flatten(2, 3).transpose(2, 3), rows).transpose(2, 3)
-        return total[:, :-1] / total[:, -1:]
+        return (total[:, :-1] / total[:, -1:]).to(x.dtype)
 
     def _places(self, line: torch.Tensor) -> torch.Tensor:
         """Return the numbers of the pixels of each square along one line of the image, ``(squares, img_size)``."""

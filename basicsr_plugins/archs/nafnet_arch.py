@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs.convolutions import fast_format, pointwise, pointwise_parts, pointwise_then_depthwise
-from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
+from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, add_product, at_least_float32
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple, smaller
@@ -59,9 +59,9 @@ class NAFBlock(nn.Module):
         # "simple gate" (Eq. 4): one half of the channels times the other
         first, second = pointwise_then_depthwise(self.conv1, self.conv2, self.norm1(x), parts=2)
         t = first * second
-        x = torch.addcmul(x, pointwise(self.conv3, t * self.sca(t)), self.beta)
+        x = add_product(x, pointwise(self.conv3, t * self.sca(t)), self.beta)
         first, second = pointwise_parts(self.conv4, self.norm2(x), parts=2)
-        return torch.addcmul(x, pointwise(self.conv5, first * second), self.gamma)
+        return add_product(x, pointwise(self.conv5, first * second), self.gamma)
 
 
 @provides("arch")

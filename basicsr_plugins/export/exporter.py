@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from basicsr_plugins import checkpoints
 from basicsr_plugins.core.atomic import atomic_named
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 from basicsr_plugins.export.compare import ONE_IMAGE, SEVERAL_IMAGES, largest_difference
+from basicsr_plugins.export.holds import what_holds
 from basicsr_plugins.export.network import AnySize, Plain, plain_network
 from basicsr_plugins.export.onnx_file import read_onnx, record_onnx, write_onnx
 from basicsr_plugins.export.options import (
@@ -25,7 +25,6 @@ from basicsr_plugins.export.options import (
     check_precision,
     format_of,
 )
-from basicsr_plugins.export.recording import RECORDED
 from basicsr_plugins.export.torchscript import read_torchscript, record_torchscript, write_torchscript
 
 __all__ = ["Exported", "export_model"]
@@ -148,31 +147,9 @@ def _state(plain: Plain) -> dict[str, Tensor]:
 def _recorded(
     path: Path, plain: Plain, kind: str, dtype: torch.dtype, precision: str, opset: int
 ) -> tuple[float, int, bool]:
-    """Record, write and compare, with more padding where the recording holds for no other size without it."""
-    multiples = sorted({math.lcm(plain.multiple, each) for each in (1, 8, 64)})
-    problem: Optional[CheckpointError] = None
-    for multiple in multiples:
-        try:
-            difference, batches = _one_recording(path, plain, kind, dtype, precision, opset, multiple)
-        except _AnotherSizeError as error:
-            problem = problem or error.reason
-            continue
-        return difference, multiple, batches
-    raise CheckpointError(f"{plain.label}: {problem} Its code fixes what depends on the size of the image.")
+    """Record, write and compare; what a recording holds for is found in float32, where errors are no rounding."""
 
-
-class _AnotherSizeError(Exception):
-    """A recording is wrong at another size than its own."""
-
-    def __init__(self, reason: CheckpointError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
-def _one_recording(
-    path: Path, plain: Plain, kind: str, dtype: torch.dtype, precision: str, opset: int, multiple: int
-) -> tuple[float, bool]:
-    def written(batches: bool) -> Restore:
+    def restore(multiple: int, batches: bool, dtype: torch.dtype, precision: str) -> Restore:
         facts = {"precision": precision, "pads_to": multiple, "batches": batches}
         if kind == "onnx":
             write_onnx(record_onnx(plain, multiple, dtype, batches, opset), path, plain, {**facts, "opset": opset})
@@ -180,23 +157,15 @@ def _one_recording(
         write_torchscript(record_torchscript(plain, multiple, dtype, batches), path, plain, facts)
         return read_torchscript(path)
 
-    network = plain.any_size()
-    restore = written(True)
-    _within(largest_difference(restore, network, plain.channels, [(1, *RECORDED)]), precision, path)
-    try:
-        difference = largest_difference(restore, network, plain.channels, ONE_IMAGE)
-        _within(difference, precision, path)
-    except CheckpointError as error:
-        raise _AnotherSizeError(error) from error
-    try:
-        several = largest_difference(restore, network, plain.channels, SEVERAL_IMAGES)
-        _within(several, precision, path)
-        return max(difference, several), True
-    except CheckpointError:
-        restore = written(False)  # stock SwinIR computes the number of images in Python
-    difference = largest_difference(restore, network, plain.channels, ONE_IMAGE)
+    multiple, batches, difference = what_holds(
+        plain, lambda multiple, batches: restore(multiple, batches, torch.float32, "fp32")
+    )
+    if dtype != torch.float32:
+        sizes = [*ONE_IMAGE, *(SEVERAL_IMAGES if batches else ())]
+        half = restore(multiple, batches, dtype, precision)
+        difference = largest_difference(half, plain.any_size(), plain.channels, sizes)
     _within(difference, precision, path)
-    return difference, False
+    return difference, multiple, batches
 
 
 def _within(difference: float, precision: str, path: Path) -> None:

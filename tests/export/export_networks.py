@@ -16,8 +16,13 @@ SMALL = {
     "NAFNetLocal": {"preset": "tiny", "train_size": [1, 3, 32, 32]},
     "RestorationResNet": {"num_feat": 8, "num_block": 2},
     "UNet": {"num_feat": 8, "num_level": 2},
-    "VQGAN": {"ch": 8, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [16], "resolution": 64,
-              "z_channels": 4, "n_embed": 16, "embed_dim": 4},
+    "VQGAN": {
+        "ddconfig": {
+            "z_channels": 4, "resolution": 16, "ch": 32, "ch_mult": [1, 1],
+            "num_res_blocks": 1, "attn_resolutions": [8],
+        },
+        "n_embed": 16, "embed_dim": 4, "unit_range": True,
+    },
 }  # fmt: skip
 #: Stock networks: enlarging ones, one that takes sides of certain multiples, one whose windows need padding.
 STOCK = {
