@@ -25,6 +25,7 @@ from basicsr_plugins.export.options import (
     check_precision,
     format_of,
 )
+from basicsr_plugins.export.recording import example, in_precision, quietly
 from basicsr_plugins.export.torchscript import read_torchscript, record_torchscript, write_torchscript
 
 __all__ = ["Exported", "export_model"]
@@ -161,6 +162,10 @@ def _recorded(
         plain, lambda multiple, batches: restore(multiple, batches, torch.float32, "fp32")
     )
     if dtype != torch.float32:
+        with quietly(
+            f"--precision: {plain.label} does not compute in {precision} by itself; take fp32, or safetensors"
+        ):
+            in_precision(plain, multiple, dtype)(example(plain))
         sizes = [*ONE_IMAGE, *(SEVERAL_IMAGES if batches else ())]
         half = restore(multiple, batches, dtype, precision)
         difference = largest_difference(half, plain.any_size(), plain.channels, sizes)

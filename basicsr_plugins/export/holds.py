@@ -11,6 +11,7 @@ from torch import Tensor
 from basicsr_plugins.core.errors import CheckpointError
 from basicsr_plugins.export.compare import ONE_IMAGE, SEVERAL_IMAGES, largest_difference
 from basicsr_plugins.export.network import Plain
+from basicsr_plugins.export.options import TOLERANCE
 from basicsr_plugins.export.recording import RECORDED
 
 __all__ = ["what_holds"]
@@ -30,13 +31,13 @@ def what_holds(plain: Plain, record: Callable[[int, bool], Restore]) -> tuple[in
         record: Returns a recording in float32, for a multiple that it pads to and whether it is for several images.
 
     Raises:
-        CheckpointError: It is right at the recorded size alone, or not even there.
+        CheckpointError: It is right at the recorded size alone, or not even there. It says what was found first.
     """
     problem: Optional[CheckpointError] = None
     for multiple in sorted({math.lcm(plain.multiple, each) for each in (1, 8, 64)}):
         restore = record(multiple, True)
-        there = _difference(restore, plain, [(1, *RECORDED)])
         try:
+            there = _difference(restore, plain, [(1, *RECORDED)])
             elsewhere = _difference(restore, plain, ONE_IMAGE, there)
         except CheckpointError as error:
             problem = problem or error
@@ -47,8 +48,8 @@ def what_holds(plain: Plain, record: Callable[[int, bool], Restore]) -> tuple[in
             one = record(multiple, False)
             return multiple, False, _difference(one, plain, [(1, *RECORDED), *ONE_IMAGE], there)
     raise CheckpointError(
-        f"{plain.label}: its code fixes what depends on the size of the image, so that it would be right for "
-        f"{RECORDED[0]} x {RECORDED[1]} pixels alone: {problem}"
+        f"{plain.label} cannot be recorded so that it is right at any size; its code may fix what depends on the size: "
+        f"{problem}"
     )
 
 
@@ -57,6 +58,7 @@ def _difference(
 ) -> float:
     found = largest_difference(restore, plain.any_size(), plain.channels, sizes)
     # rounding is the same everywhere; anything beyond it is a mistake, however small the network's own part is
-    if there is not None and not found <= max(10 * there, 1e-5):
-        raise CheckpointError(f"the exported file differs from the network by {found:.2g}, and by {there:.2g} there.")
+    allowed = TOLERANCE["fp32"] if there is None else max(10 * there, 1e-5)
+    if not found <= allowed:
+        raise CheckpointError(f"the exported file differs from the network by {found:.2g}, more than {allowed:.2g}.")
     return found
