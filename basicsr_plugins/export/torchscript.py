@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -50,7 +51,10 @@ def record_torchscript(plain: Plain, multiple: int, dtype: torch.dtype, batches:
 
 def write_torchscript(module: Any, path: Path, plain: Plain, facts: dict[str, Any]) -> None:
     """Write the module and what there is to know about it."""
-    torch.jit.save(module, str(path), _extra_files={NOTES: json.dumps(notes(plain, facts))})
+    content = io.BytesIO()  # on a full disk, torch's own writer ends the whole process
+    with quietly(f"{path.name} cannot be made"):
+        torch.jit.save(module, content, _extra_files={NOTES: json.dumps(notes(plain, facts))})
+    path.write_bytes(content.getbuffer())
 
 
 def read_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
