@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from basicsr_plugins.archs.layers import Stage
+from basicsr_plugins.archs.layers import Stage, add_product
 from basicsr_plugins.archs.windows import attend, merge_windows, split_windows
 
 __all__ = ["Block", "BlockGroup", "ConvType", "Projection", "SKFusion", "window_pads"]
@@ -41,7 +41,7 @@ class RescaleLayerNorm(nn.Module):
         variance, mean = torch.var_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
         deviation = torch.sqrt(variance + self.eps)
         slope = self.weight / deviation
-        normed = torch.addcmul(self.bias - mean * slope, x, slope)
+        normed = add_product(self.bias - mean * slope, x, slope)
         return normed, self.meta1(deviation), self.meta2(mean)
 
 
@@ -151,7 +151,7 @@ class Block(nn.Module):
             x = x + self.attn(x)
         else:
             normed, rescale, rebias = self.norm1(x)
-            x = x + torch.addcmul(rebias, self.attn(normed), rescale)
+            x = x + add_product(rebias, self.attn(normed), rescale)
         return x + self.mlp(x)
 
 

@@ -146,10 +146,10 @@ class CrossBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
         """Transform ``(n, side^2, dim)``; ``mask`` is ignored, as published."""
-        n, _, dim = x.shape
-        patches = x.view(n, self.side // PATCH, PATCH, self.side // PATCH, PATCH, dim).permute(0, 5, 1, 3, 2, 4)
-        out = self.attn(patches.reshape(n * dim, -1, PATCH * PATCH))
-        x = x + self.drop_path(out.reshape(n, dim, -1).transpose(1, 2))
+        dim, count = x.shape[-1], self.side // PATCH
+        patches = x.view(-1, count, PATCH, count, PATCH, dim).permute(0, 5, 1, 3, 2, 4)
+        out = self.attn(patches.reshape(-1, count**2, PATCH * PATCH))
+        x = x + self.drop_path(out.reshape(-1, dim, self.side**2).transpose(1, 2))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -182,8 +182,8 @@ class Proj(nn.Module):
 
 
 def _windows(x: torch.Tensor, side: int, window: int) -> torch.Tensor:
-    n, _, dim = x.shape
-    x = x.view(n, side // window, window, side // window, window, dim).transpose(2, 3)
+    count, dim = side // window, x.shape[-1]
+    x = x.view(-1, count, window, count, window, dim).transpose(2, 3)
     return x.reshape(-1, window * window, dim)
 
 

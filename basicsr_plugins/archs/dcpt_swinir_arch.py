@@ -129,7 +129,7 @@ class DCPTSwinIR(HubNetwork):
         """Restore ``x`` of ``(n, c, h, w)``."""
         h, w = x.shape[-2:]
         x = pad_to_multiple(x, self.window_size)
-        mean = self.mean.to(x)
+        mean = self.mean.to(x.dtype)
         x = (x - mean) * self.img_range
         first = self.conv_first(x)
         body = self.conv_after_body(self.forward_features(first)) + first

@@ -136,7 +136,8 @@ class DehazeFormer(HubNetwork):
         f = self.layer4(self.fusion1(f, self.skip2(f2)) + f)
         f = self.patch_split2(f)
         f = self.layer5(self.fusion2(f, self.skip1(f1)) + f)
-        slope, offset = self.patch_unembed(f).tensor_split([1], dim=1)
+        slope_and_offset = self.patch_unembed(f)
+        slope, offset = slope_and_offset[:, :1], slope_and_offset[:, 1:]
         out = crop_to(slope * x - offset + x, h, w).contiguous()
         return out * 0.5 + 0.5 if self.unit_range else out
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from basicsr_plugins.archs._idt_blocks import PATCH, BlockGroup, CrossBlock, Proj, WindowBlock
 from basicsr_plugins.archs.hub_network import HubNetwork
+from basicsr_plugins.archs.layers import at_least_float32
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.padding import crop_to, pad_to_multiple
@@ -126,6 +128,8 @@ class IDT(HubNetwork):
         """
         h, w = x.shape[-2:]
         size = self.img_size
+        if torch.jit.is_tracing() and mask is None:
+            return crop_to(self._restore_at_once(pad_to_multiple(x, 1, at_least=size)), h, w).contiguous()
         if (h, w) == (size, size):
             return self.restore_square(x, mask)
         if mask is not None:
@@ -138,6 +142,24 @@ class IDT(HubNetwork):
                 total[tile] += self.restore_square(x[tile]) * self.tile_weight
                 weights[tile] += self.tile_weight
         return crop_to(total / weights, h, w).contiguous()
+
+    def _restore_at_once(self, x: torch.Tensor) -> torch.Tensor:
+        """Do with one batch of all squares what ``forward`` does in loops, whose length a recording would fix."""
+        rows, columns = self._places(x[0, 0, :, 0]), self._places(x[0, 0, 0])
+        tiles = x[:, :, rows][..., columns].permute(2, 4, 0, 1, 3, 5)  # (down, across, n, c, size, size)
+        restored = self.restore_square(tiles.flatten(0, 2)) * self.tile_weight
+        weighed = at_least_float32(torch.cat([restored, restored[:, :1] * 0 + self.tile_weight], 1))
+        parts = weighed.unflatten(0, tiles.shape[:3]).permute(2, 3, 0, 4, 1, 5)  # (n, c + 1, down, size, across, size)
+        total = _sum_at(_sum_at(parts.flatten(4), columns).flatten(2, 3).transpose(2, 3), rows).transpose(2, 3)
+        return (total[:, :-1] / total[:, -1:]).to(x.dtype)
+
+    def _places(self, line: torch.Tensor) -> torch.Tensor:
+        """Return the numbers of the pixels of each square along one line of the image, ``(squares, img_size)``."""
+        step = self.img_size - self.overlap
+        squares = (line.shape[0] - self.img_size + step - 1) // step + 1
+        number = torch.ones_like(line, dtype=torch.long).cumsum(0) - 1  # on the device of the moment, unlike arange
+        starts = torch.minimum(number[:squares] * step, number[-1:] - (self.img_size - 1))
+        return starts[:, None] + number[: self.img_size]
 
     def restore_square(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
         """Derain ``x`` of ``(n, in_chans, img_size, img_size)``."""
@@ -156,6 +178,14 @@ class IDT(HubNetwork):
     def _starts(self, side: int) -> list[int]:
         last = side - self.img_size
         return [*range(0, last, self.img_size - self.overlap), last]
+
+
+def _sum_at(parts: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Add up the last axis of ``parts`` by ``places``; the result is as long as the last place says."""
+    index = places.flatten()
+    more: Any = places[-1, -1]
+    total = F.pad(parts[..., :1] * 0, (0, more))  # the ONNX exporter takes the size of zeros_like as fixed
+    return total.scatter_add(-1, index.expand_as(parts), parts)
 
 
 def _tile_weight(size: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from basicsr_plugins.archs.convolutions import order_for_convolutions
 
-__all__ = ["GELU", "ChannelLayerNorm", "DropPath", "Stage", "at_least_float32", "init_conv_normal"]
+__all__ = ["GELU", "ChannelLayerNorm", "DropPath", "Stage", "add_product", "at_least_float32", "init_conv_normal"]
 
 _GELU_READS_ORDER = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 2)
 
@@ -19,6 +19,11 @@ _GELU_READS_ORDER = tuple(int(part) for part in torch.__version__.split(".")[:2]
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     """Return half precision as float32 and anything else as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def add_product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return ``x + a * b``, in one pass but for recordings: the ONNX exporter makes float32 of half precision there."""
+    return x + a * b if torch.jit.is_tracing() else torch.addcmul(x, a, b)
 
 
 class GELU(nn.GELU):

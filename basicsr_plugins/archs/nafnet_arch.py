@@ -11,10 +11,10 @@ from torch import nn
 
 from basicsr_plugins.archs.convolutions import fast_format, pointwise, pointwise_parts, pointwise_then_depthwise
 from basicsr_plugins.archs.hub_network import HubNetwork
-from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, at_least_float32
+from basicsr_plugins.archs.layers import ChannelLayerNorm, Stage, add_product, at_least_float32
 from basicsr_plugins.archs.presets import with_presets
 from basicsr_plugins.core.errors import OptionError
-from basicsr_plugins.core.padding import crop_to, pad_to_multiple
+from basicsr_plugins.core.padding import crop_to, pad_to_multiple, smaller
 from basicsr_plugins.core.registration import provides
 
 __all__ = ["NAFNet", "NAFNetLocal"]
@@ -60,9 +60,9 @@ class NAFBlock(nn.Module):
         # "simple gate" (Eq. 4): one half of the channels times the other
         first, second = pointwise_then_depthwise(self.conv1, self.conv2, self.norm1(x), parts=2)
         t = first * second
-        x = torch.addcmul(x, pointwise(self.conv3, t * self.sca(t)), self.beta)
+        x = add_product(x, pointwise(self.conv3, t * self.sca(t)), self.beta)
         first, second = pointwise_parts(self.conv4, self.norm2(x), parts=2)
-        return torch.addcmul(x, pointwise(self.conv5, first * second), self.gamma)
+        return add_product(x, pointwise(self.conv5, first * second), self.gamma)
 
 
 @provides("arch")
@@ -211,9 +211,9 @@ class LocalAvgPool2d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pool ``x`` of ``(n, c, h, w)`` to the same size, or to ``(n, c, 1, 1)``."""
         h, w = x.shape[-2:]
-        kh, kw = min(h, self.kernel_size[0]), min(w, self.kernel_size[1])
+        kh, kw = smaller(h, self.kernel_size[0]), smaller(w, self.kernel_size[1])
         mean = x.mean(dim=(-2, -1), keepdim=True)
-        if kh == h and kw == w:
+        if not torch.jit.is_tracing() and kh == h and kw == w:
             return mean
         # running sums of the deviations stay small, so that large images keep their precision in float32
         boxes = _sliding_sum(_sliding_sum(at_least_float32(x - mean), kw, -1), kh, -2) / (kh * kw)

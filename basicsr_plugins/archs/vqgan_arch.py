@@ -103,7 +103,7 @@ class VectorQuantizer(nn.Module):
 
     def lookup(self, indices: torch.Tensor) -> torch.Tensor:
         """Return the codes of ``indices`` (n, h, w) as a map (n, d, h, w)."""
-        return self.embedding(indices).movedim(-1, 1)
+        return self.embedding(indices).permute(0, 3, 1, 2)
 
 
 @provides("arch")

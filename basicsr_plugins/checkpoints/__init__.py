@@ -16,7 +16,7 @@ from basicsr_plugins.checkpoints.files import (
 from basicsr_plugins.checkpoints.find import WRAPPERS, find_weights
 from basicsr_plugins.checkpoints.fit import load_into, load_state
 from basicsr_plugins.checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, folder_network, folder_weights
-from basicsr_plugins.checkpoints.load import load
+from basicsr_plugins.checkpoints.load import load, network_of
 
 __all__ = [
     "CONFIG_FILE",
@@ -31,6 +31,7 @@ __all__ = [
     "load",
     "load_into",
     "load_state",
+    "network_of",
     "own_memory",
     "read",
     "read_checkpoint",

@@ -8,7 +8,7 @@ from typing import Any, Optional, Union, overload
 
 from torch import nn
 
-from basicsr_plugins.checkpoints.convert import build_and_convert, constructor_of, recognise
+from basicsr_plugins.checkpoints.convert import build_and_convert, constructor_of, convert, recognise
 from basicsr_plugins.checkpoints.files import read_checkpoint, recorded_network
 from basicsr_plugins.checkpoints.find import find_weights
 from basicsr_plugins.checkpoints.fit import load_into
@@ -16,7 +16,7 @@ from basicsr_plugins.checkpoints.folder import folder_network, folder_weights
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 from basicsr_plugins.core.options import check_call
 
-__all__ = ["load"]
+__all__ = ["load", "network_of"]
 
 
 @overload
@@ -67,6 +67,23 @@ def load(
     network, _, converted = build_and_convert(weights, key_names, name, **network_kwargs)
     network.load_state_dict(converted)
     return network.eval()
+
+
+def network_of(path: Union[str, Path]) -> dict[str, Any]:
+    """Return the ``network_g`` of the network that ``load`` makes of a file: the recorded one, else the recognised one.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is of a network that is not known here.
+    """
+    content = read_checkpoint(path)
+    recorded = recorded_network(path, content)
+    if recorded is not None:
+        return recorded
+    weights = find_weights(content, None, path)
+    key_names, name = recognise(weights)
+    if not name:
+        raise CheckpointError(f"{path}: the keys ({', '.join(list(weights)[:3])} ...) are of no network known here.")
+    return convert(weights, key_names, name)[0]
 
 
 def _build(path: Union[str, Path], network_opt: dict[str, Any], network_kwargs: dict[str, Any]) -> nn.Module:

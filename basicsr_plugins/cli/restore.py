@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from basicsr_plugins.core.errors import OptionError
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "run", "weights_of"]
 
 _EXAMPLES = """examples:
   basicsr-plugins restore photo.jpg --model net_g_latest.pth             # writes photo_restored.jpg
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     jobs, passed, _ = plan(inputs, output, args.recursive)
     restorer = load_restorer(
         args.model, device=args.device, tile=args.tile, tile_overlap=args.tile_overlap, precision=args.precision,
-        self_ensemble=args.self_ensemble, weights=args.only or _weights(args.weights), base=args.base,
+        self_ensemble=args.self_ensemble, weights=args.only or weights_of(args.weights), base=args.base,
         estimator=args.estimator,
     )  # fmt: skip
     print(f"{restorer.model.label}, on {restorer.engine.device}")
@@ -121,7 +121,12 @@ def _split(args: argparse.Namespace) -> tuple[list[Path], Optional[Path]]:
     return paths[:-1], paths[-1]
 
 
-def _weights(text: Optional[str]) -> Optional[dict[str, float]]:
+def weights_of(text: Optional[str]) -> Optional[dict[str, float]]:
+    """Return ``{NAME: W}`` of ``NAME=W,NAME=W``.
+
+    Raises:
+        OptionError: It is written otherwise.
+    """
     if text is None:
         return None
     weights: dict[str, float] = {}

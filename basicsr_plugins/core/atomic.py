@@ -10,7 +10,7 @@ from pathlib import Path
 
 from basicsr_plugins.core.errors import CheckpointError, PluginError
 
-__all__ = ["atomic_folder", "atomic_path", "is_leftover", "remove_leftovers", "writing_to"]
+__all__ = ["atomic_folder", "atomic_named", "atomic_path", "is_leftover", "remove_leftovers", "writing_to"]
 
 TEMPORARY = ".incomplete"
 #: A folder that is being replaced: for a moment it may be the only copy.
@@ -44,6 +44,29 @@ def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+@contextlib.contextmanager
+def atomic_named(path: str | Path) -> Iterator[Path]:
+    """Do what ``atomic_path`` does with a temporary file that has the final name, in a folder of its own.
+
+    So that it can be read before it counts by whatever goes by the ending of a name.
+
+    Raises:
+        CheckpointError: The folder cannot be written or the disk is full. Whatever stood at ``path`` is still there.
+    """
+    path = Path(path)
+    folder = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    with writing_to(path):
+        try:
+            folder.mkdir(parents=True)
+            yield folder / path.name
+            with open(folder / path.name, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(folder / path.name, path)
+            _flush_folder(path.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,17 @@
-"""Pad an image to the size that a network needs, so that every network takes an image of any size."""
+"""Pad an image to the size that a network needs, so that every network takes an image of any size.
+
+While ``torch.jit.trace`` or the ONNX exporter records a network, sides are tensors, and whatever Python decides about
+them would hold for the recorded size alone. Nothing is decided then: every step is done, if need be with nothing.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["crop_to", "pad_to_multiple"]
+__all__ = ["crop_to", "larger", "pad_to_multiple", "smaller"]
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int, mode: str = "reflect", at_least: int = 0) -> torch.Tensor:
@@ -21,19 +27,34 @@ def pad_to_multiple(x: torch.Tensor, multiple: int, mode: str = "reflect", at_le
         at_least: Smallest side of the result.
     """
     h, w = x.shape[-2:]
-    bottom = max(-(-h // multiple) * multiple, at_least) - h
-    right = max(-(-w // multiple) * multiple, at_least) - w
-    if not bottom and not right:
+    recorded = torch.jit.is_tracing()
+    bottom = larger(h + -h % multiple, at_least) - h
+    right = larger(w + -w % multiple, at_least) - w
+    if not recorded and not bottom and not right:
         return x
     if mode == "zeros":
         return F.pad(x, (0, right, 0, bottom))
-    down, aside = min(bottom, h - 1), min(right, w - 1)
+    down, aside = smaller(bottom, h - 1), smaller(right, w - 1)
     x = F.pad(x, (0, aside, 0, down), mode="reflect")
-    if bottom > down or right > aside:
+    if recorded or bottom > down or right > aside:
         x = F.pad(x, (0, right - aside, 0, bottom - down), mode="replicate")
     return x
 
 
 def crop_to(x: torch.Tensor, h: int, w: int) -> torch.Tensor:
     """Return the top left ``h`` x ``w`` part of ``x``, or ``x`` itself where it has that size."""
-    return x if x.shape[-2:] == (h, w) else x[..., :h, :w]
+    return x if not torch.jit.is_tracing() and x.shape[-2:] == (h, w) else x[..., :h, :w]
+
+
+def smaller(a: Any, b: Any) -> Any:
+    """Return the smaller one of two sides, which are integers, or tensors of one while a network is recorded."""
+    return torch.minimum(*_sides(a, b)) if torch.jit.is_tracing() else min(a, b)
+
+
+def larger(a: Any, b: Any) -> Any:
+    """Return the larger one of two sides, like ``smaller``."""
+    return torch.maximum(*_sides(a, b)) if torch.jit.is_tracing() else max(a, b)
+
+
+def _sides(*sides: Any) -> list[torch.Tensor]:
+    return [side if isinstance(side, torch.Tensor) else torch.tensor(side) for side in sides]

@@ -37,6 +37,7 @@ class Model:
         identity: Changes with any weight.
         estimator: Says which degradations are in an image; only beside a ``BlendedNetwork``.
         keep_clean: Whether an image that the estimator takes for ``clean`` keeps its pixels.
+        file: Where the network's weights, or those of the adapters' base, come from.
     """
 
     network: nn.Module
@@ -44,6 +45,7 @@ class Model:
     identity: str
     estimator: Optional[nn.Module] = None
     keep_clean: bool = True
+    file: Optional[Path] = None
 
     @property
     def adapters(self) -> list[str]:
@@ -73,8 +75,8 @@ def find_model(
         named = find_named(where, _close(path))
         if isinstance(named, tuple):
             _unused("the name of a published model", base=base, estimator=estimator)
-            network, label = named
-            return Model(network, f"{type(network).__name__} of {label}", fingerprint(network))
+            network, label, weights = named
+            return Model(network, f"{type(network).__name__} of {label}", fingerprint(network), file=weights)
         path = named
     if path.is_file():
         _unused("a file of weights", base=base, estimator=estimator)
@@ -113,7 +115,7 @@ def find_model(
 
 def _plain(path: Path) -> Model:
     network = checkpoints.load(path)
-    return Model(network, f"{type(network).__name__} of {path}", fingerprint(network))
+    return Model(network, f"{type(network).__name__} of {path}", fingerprint(network), file=path)
 
 
 def _adapted(
@@ -140,9 +142,9 @@ def _adapted(
         label = f"the built-in model ({', '.join(folders)})"
     identity = fingerprint(blended) + fingerprint(_factors(blended))
     if len(folders) == 1:
-        return Model(blended.merged(torch.ones(1)).eval(), label, identity)
+        return Model(blended.merged(torch.ones(1)).eval(), label, identity, file=Path(base))
     if estimator is None:
-        return Model(blended, label, identity)
+        return Model(blended, label, identity, file=Path(base))
     judge = checkpoints.load(estimator)
     classes = getattr(judge, "classes", None)
     if not isinstance(classes, list) or not hasattr(judge, "maps"):
@@ -151,7 +153,7 @@ def _adapted(
         check_classes(classes, list(folders))
     except OptionError as error:
         raise OptionError(f"--estimator {estimator}: {error}") from None
-    return Model(blended, label, identity + fingerprint(judge), judge)
+    return Model(blended, label, identity + fingerprint(judge), judge, file=Path(base))
 
 
 def _base_network(base: PathLike, key: Optional[str], adapter: AdapterFolder) -> nn.Module:

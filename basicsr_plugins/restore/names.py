@@ -20,8 +20,8 @@ _HUB = re.compile(r"hf:/{0,2}(?=[^/])")
 _NAME = re.compile(r"[A-Za-z][\w-]*")
 
 
-def find_named(where: Union[str, Path], near: str = "") -> Union[Path, tuple[nn.Module, str]]:
-    """Return where the model is that a name means, or the network of a published one and what to call it.
+def find_named(where: Union[str, Path], near: str = "") -> Union[Path, tuple[nn.Module, str, Path]]:
+    """Return where the model is that a name means, or the network of a published one, what to call it, and its file.
 
     Args:
         where: What was given; there is no such path.
@@ -45,7 +45,7 @@ def find_named(where: Union[str, Path], near: str = "") -> Union[Path, tuple[nn.
         return packaged_model()
     if text in MODELS:
         network, path = load_published(MODELS[text], tqdm)
-        return network, f"{text} ({path})"
+        return network, f"{text} ({path})", path
     nowhere = f"--model: there is neither a file nor a folder {where}"
     if not _NAME.fullmatch(text):
         raise OptionError(f"{nowhere}.{near}")
