@@ -58,6 +58,7 @@ def atomic_named(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     folder = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     with writing_to(path):
+        remove_leftovers(path.parent)
         try:
             folder.mkdir(parents=True)
             yield folder / path.name

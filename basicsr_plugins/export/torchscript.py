@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from pathlib import Path
 from typing import Any, Callable
 
@@ -59,8 +58,7 @@ def write_torchscript(module: Any, path: Path, plain: Plain, facts: dict[str, An
 
 def read_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
     """Return what the file computes, on the CPU."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly(f"torch cannot read {path.name}"):
         module = torch.jit.load(str(path), map_location="cpu").eval()
 
     def restore(images: Tensor) -> Tensor:
