@@ -99,7 +99,7 @@ setup(
         "dedup": ["imagehash>=4.3"],
         "hub": ["huggingface_hub>=0.20"],
         "lmdb": ["lmdb>=1.0"],
-        "onnx": ["onnx>=1.14", "onnxruntime>=1.15", "onnxscript>=0.1"],
+        "onnx": ["onnx>=1.14", "onnxruntime>=1.15"],
         "plots": ["scikit-learn>=1.2", "matplotlib>=3.6"],
         "pyiqa": ["pyiqa>=0.1.10"],
         "test": [
@@ -113,7 +113,6 @@ setup(
             "mypy>=1.10",
             "onnx>=1.14",
             "onnxruntime>=1.15",
-            "onnxscript>=0.1",
             "pytest>=7.4",
             "pytest-xdist>=3.3",
             "ruff>=0.14",

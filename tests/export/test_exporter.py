@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from export_networks import OURS, STOCK, arguments_of, write_small
+from export_networks import OURS, STOCK, small, write_small
 from torch import nn
 
 from basicsr_plugins import checkpoints
@@ -159,7 +159,7 @@ def test_the_opset_is_written_and_the_file_says_what_it_is(nafnet, opset, tmp_pa
     assert [each.name for each in model.graph.input] == ["lq"]
     assert [each.name for each in model.graph.output] == ["restored"]
     said = {each.key: each.value for each in model.metadata_props}
-    assert json.loads(said["network_g"]) == {"type": "NAFNet", **arguments_of("NAFNet")}
+    assert json.loads(said["network_g"]) == {"type": "NAFNet", **small("NAFNet").constructor_arguments()}
     assert (said["scale"], said["pads_to"], said["precision"]) == ("1", "1", "fp32")
 
 
@@ -168,7 +168,7 @@ def test_torchscript_says_what_it_is(nafnet, tmp_path):
     notes = {NOTES: ""}
     torch.jit.load(tmp_path / "net.pt", _extra_files=notes)
     said = json.loads(notes[NOTES])
-    assert said["network_g"] == {"type": "NAFNet", **arguments_of("NAFNet")}
+    assert said["network_g"] == {"type": "NAFNet", **small("NAFNet").constructor_arguments()}
     assert (said["scale"], said["pads_to"], said["batches"], said["precision"]) == (1, 1, True, "fp32")
 
 
