@@ -39,6 +39,10 @@ def test_wheel_holds_startup_and_option_files(wheel):
         record = archive.read(next(name for name in names if name.endswith("RECORD"))).decode()
     assert names >= STARTUP
     assert all(name in record for name in STARTUP)
+    model = {name.split("builtin_model/")[1] for name in names if "builtin_model/" in name}
+    here = ROOT / "basicsr_plugins" / "builtin_model"
+    assert model == {file.relative_to(here).as_posix() for file in here.rglob("*") if file.is_file()}
+    assert {"base.safetensors", "estimator.safetensors", "adapters/rain/adapter_config.json"} <= model
     shipped = {name.split("option_files/")[1] for name in names if "option_files/" in name}
     assert shipped == {str(path.relative_to(ROOT / "options")) for path in (ROOT / "options").rglob("*.yml")}
     assert "basicsr_plugins/py.typed" in names
