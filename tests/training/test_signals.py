@@ -28,6 +28,8 @@ NAMES = [signal.Signals(number).name for number in SIGNALS]
 def _handlers():
     numbers = [*SIGNALS, *([signal.SIGCHLD] if hasattr(signal, "SIGCHLD") else [])]
     before = {number: signal.getsignal(number) for number in numbers}
+    for number in SIGNALS:  # nohup, and a shell's &, have some of them ignored
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
