@@ -60,7 +60,7 @@ def experiments(tool, tmp_path):
 
 def test_the_packed_model_is_the_averaged_one_in_half_precision_and_its_adapters_fit(tool, experiments, tmp_path):
     files = tool.pack(experiments, tmp_path / "model")
-    assert {file.suffix for file in files} == {".safetensors", ".json"}
+    assert {file.suffix for file in files} == {".safetensors", ".json", ".yml"}
     base = checkpoints.read_checkpoint(tmp_path / "model" / "base.safetensors")
     for key, value in small_base().state_dict().items():
         assert base[key].dtype == torch.float16

@@ -25,6 +25,8 @@ from basicsr_plugins.core.errors import CheckpointError, PluginError
 #: Bytes of the whole model.
 LIMIT = 6_000_000
 ADAPTERS = ("rain", "noise", "haze", "low_light", "blur", "jpeg", "snow")
+#: Mixtures are in no adapter's training: where no degradation stands out, the base does better than half adapters.
+BLEND = "threshold: 0.7\nkeep_clean: true\n"
 #: Where tools/train_builtin.sh leaves the rounded base.
 BASE = Path("builtin_base", "models", "base.safetensors")
 WEIGHTS = "adapter_model.safetensors"
@@ -83,6 +85,7 @@ def pack(experiments: Path, target: Path) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(experiments / BASE, target / "base.safetensors")
     write_half(experiments / "builtin_blend" / "models" / "net_e_latest.pth", target / "estimator.safetensors")
+    (target / "blend.yml").write_text(BLEND)
     for name, folder in folders.items():
         _pack_adapter(folder, target / "adapters" / name)
     files = sorted(file for file in target.rglob("*") if file.is_file())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -16,9 +16,11 @@ from basicsr_plugins.adapters import AdapterFolder, BlendedNetwork, find_adapter
 from basicsr_plugins.adapters.folder import CONFIG
 from basicsr_plugins.adapters.modes import check_classes
 from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.core.options import parse
 from basicsr_plugins.core.safe_yaml import load_yaml
 from basicsr_plugins.restore.names import find_named
 from basicsr_plugins.restore.packaged import PACKAGED, packaged_model
+from basicsr_plugins.restore.weighing import BlendRule
 from basicsr_plugins.training.run_files import numbered_files
 
 __all__ = ["Model", "find_model"]
@@ -36,7 +38,7 @@ class Model:
         label: What to call it in messages.
         identity: Changes with any weight.
         estimator: Says which degradations are in an image; only beside a ``BlendedNetwork``.
-        keep_clean: Whether an image that the estimator takes for ``clean`` keeps its pixels.
+        rule: What becomes of the estimator's answer.
         file: Where the network's weights, or those of the adapters' base, come from.
     """
 
@@ -44,7 +46,7 @@ class Model:
     label: str
     identity: str
     estimator: Optional[nn.Module] = None
-    keep_clean: bool = True
+    rule: BlendRule = field(default_factory=BlendRule)
     file: Optional[Path] = None
 
     @property
@@ -89,9 +91,10 @@ def find_model(
         return _adapted(find_adapters(folder), base, None, path)
     whole = _first(folder.glob("base.*"))
     if whole is not None and (folder / "adapters").is_dir():
-        return _adapted(
-            find_adapters(folder / "adapters"), base or whole, estimator or _first(folder.glob("estimator.*")), path
-        )
+        estimator = estimator or _first(folder.glob("estimator.*"))
+        model = _adapted(find_adapters(folder / "adapters"), base or whole, estimator, path)
+        rule = folder / "blend.yml"
+        return replace(model, rule=_rule(load_yaml(rule), str(rule))) if rule.is_file() else model
     file = _network_file(folder)
     if file is not None:
         _unused(f"a run's folder ({file})", base=base, estimator=estimator)
@@ -210,11 +213,16 @@ def _blend_run(run: Path, base: Optional[PathLike], estimator: PathLike) -> Mode
         found = None if recorded is None else _found(recorded, root)
         key = paths.get("param_key_g", "params") if found else None
         model = _adapted(folders, base or found, estimator, run, key)
-        return replace(model, keep_clean=bool(blend.get("keep_clean", True)))
+        return replace(model, rule=_rule(blend, f"{file}: blend"))
     raise OptionError(
         f"--model: {run} holds an estimator, and no option file that says which adapters it weighs. Name the folder of "
         f"adapters: --model FOLDER --estimator {estimator}."
     )
+
+
+def _rule(blend: Mapping[str, Any], where: str) -> BlendRule:
+    known = [each.name for each in fields(BlendRule)]
+    return parse(BlendRule, {key: value for key, value in blend.items() if key in known}, where)
 
 
 def _adapters_near(given: Union[str, Mapping[str, str]], near: Path) -> dict[str, AdapterFolder]:

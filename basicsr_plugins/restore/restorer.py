@@ -103,7 +103,7 @@ class ImageRestorer:
         self.fixed = None if weights is None else fixed_weights(weights, names)
         self.weigher: Optional[Weigher] = None
         if model.estimator is not None:
-            self.weigher = Weigher(model.estimator.to(device).eval(), names)
+            self.weigher = Weigher(model.estimator.to(device).eval(), names, model.rule)
         if names and self.fixed is None and self.weigher is None:
             raise OptionError(
                 f"{model.label}: several adapters and no estimator that weighs them. Give --estimator net_e_latest.pth "
@@ -213,7 +213,7 @@ class ImageRestorer:
         if self.weigher is None or self.fixed is not None:
             return None, 0.0
         seen = self.look(pixels) if seen is None else seen
-        kept = self.weigher.kept(seen) if self.model.keep_clean and self.scale == 1 else 0.0
+        kept = self.weigher.kept(seen) if self.scale == 1 else 0.0
         return self.weigher.weights(seen).to(self.engine.device), kept
 
     def _array(self, image: np.ndarray) -> np.ndarray:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Optional, cast
 
 import torch
 from torch import Tensor
 
 from basicsr_plugins.adapters import blend_weights
-from basicsr_plugins.adapters.modes import CLEAN, kept_share
+from basicsr_plugins.adapters.modes import kept_share
 from basicsr_plugins.core.errors import OptionError, one_of
+from basicsr_plugins.core.options import fraction, option, positive
 
-__all__ = ["WINDOW", "Weigher", "fixed_weights", "is_unsure", "windows_of"]
+__all__ = ["WINDOW", "BlendRule", "Weigher", "fixed_weights", "is_unsure", "windows_of"]
 
 #: A larger image is judged by nine windows of this side: the traces of noise and JPEG survive no shrinking.
 WINDOW = 512
+
+
+@dataclass(frozen=True)
+class BlendRule:
+    """What becomes of the estimator's answer; the options of the same names in section ``blend`` of a run."""
+
+    top_k: Optional[int] = option(None, "keep only the largest weights of each image", check=positive)
+    threshold: float = option(0.0, "images whose largest probability is below this use the base alone", check=fraction)
+    keep_clean: bool = option(True, "an image that is clean for sure keeps its pixels")
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The arguments of ``blend_weights`` and ``kept_share``."""
+        return {"top_k": self.top_k, "threshold": self.threshold}
 
 
 def fixed_weights(given: Mapping[str, float], names: Sequence[str]) -> Tensor:
@@ -42,10 +58,11 @@ class Weigher:
     Args:
         estimator: A ``DegradationEstimator``.
         names: The adapters, in the order of the weights.
+        rule: What becomes of its answer.
     """
 
-    def __init__(self, estimator: Any, names: Sequence[str]) -> None:
-        self.estimator, self.names = estimator, list(names)
+    def __init__(self, estimator: Any, names: Sequence[str], rule: Optional[BlendRule] = None) -> None:
+        self.estimator, self.names, self.rule = estimator, list(names), rule or BlendRule()
 
     @torch.no_grad()
     def probabilities(self, windows: Sequence[Tensor]) -> Tensor:
@@ -60,24 +77,27 @@ class Weigher:
 
     def weights(self, seen: Mapping[str, float]) -> Tensor:
         """Return (1, K) weights of the adapters for what was seen (the paper's soft blend)."""
-        classes = self.estimator.classes
-        shares = torch.tensor([[seen[name] for name in classes]])
-        return _soft(self.names, shares, classes)
+        return self._soft(self._shares(seen))
 
     def kept(self, seen: Mapping[str, float]) -> float:
         """Return how much of a picture stays as it is, for what was seen: 0 unless most of it is ``clean``."""
-        share = kept_share("soft", torch.tensor([[seen.get(CLEAN, 0.0)]]), [CLEAN])
+        if not self.rule.keep_clean:
+            return 0.0
+        share = kept_share("soft", self._shares(seen), self.estimator.classes, **self.rule.limits)
         return 0.0 if share is None else float(share)
+
+    def _shares(self, seen: Mapping[str, float]) -> Tensor:
+        return torch.tensor([[seen[name] for name in self.estimator.classes]])
+
+    def _soft(self, shares: Tensor) -> Tensor:
+        weights = blend_weights("soft", self.names, shares, self.estimator.classes, **self.rule.limits)
+        return cast(Tensor, weights)  # None belongs to other modes
 
     @torch.no_grad()
     def maps(self, window: Tensor, cell: int = 32) -> Tensor:
         """Return (K, rows, columns) weights of the adapters per region of a window (1, 3, h, w)."""
         shares = self.estimator.maps(window, cell).float().softmax(dim=1)
-        return _soft(self.names, shares, self.estimator.classes)[0].cpu()
-
-
-def _soft(names: Sequence[str], shares: Tensor, classes: Sequence[str]) -> Tensor:
-    return cast(Tensor, blend_weights("soft", names, shares, classes))  # None belongs to other modes
+        return self._soft(shares)[0].cpu()
 
 
 def windows_of(height: int, width: int) -> list[tuple[int, int, int, int]]:

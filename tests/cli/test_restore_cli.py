@@ -275,6 +275,13 @@ def test_a_folder_with_base_adapters_and_estimator_is_a_model(abair):
     (folder / "net_e.pth").rename(whole / "estimator.pth")
     assert restore(folder / "a.png", folder / "soft.png", "--model", whole) == 0
     assert not torch.equal(pixels_of(folder / "only.png"), pixels_of(folder / "soft.png"))
+    (whole / "blend.yml").write_text("threshold: 1.0\n")  # nothing is ever that sure
+    assert restore(folder / "a.png", folder / "base.png", "--model", whole) == 0
+    assert restore(folder / "a.png", folder / "none.png", "--model", whole, "--weights", "rain=0") == 0
+    assert torch.equal(pixels_of(folder / "base.png"), pixels_of(folder / "none.png"))
+    assert not torch.equal(pixels_of(folder / "base.png"), pixels_of(folder / "soft.png"))
+    (whole / "blend.yml").write_text("threshold: 7\n")
+    assert restore(folder / "a.png", folder / "x.png", "--model", whole) == 1
 
 
 def test_what_adapters_lack_is_named(abair, capsys):
