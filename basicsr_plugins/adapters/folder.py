@@ -14,7 +14,7 @@ import torch
 
 from basicsr_plugins.checkpoints import read_checkpoint
 from basicsr_plugins.checkpoints.whole import ADVICE, file_checksum
-from basicsr_plugins.core.atomic import atomic_folder, is_leftover, remove_leftovers
+from basicsr_plugins.core.atomic import atomic_folder, is_leftover, remove_leftovers, usual_mode
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 
 __all__ = [
@@ -173,6 +173,8 @@ def write_folder(path: Union[str, os.PathLike], write: Callable[[Path], None], p
     """
     with atomic_folder(Path(path)) as fresh:
         write(fresh)
+        if (fresh / WEIGHTS).is_file():
+            usual_mode(fresh / WEIGHTS)
         sums = {name: file_checksum(fresh / name) for name in (CONFIG, WEIGHTS) if (fresh / name).is_file()}
         record = {**provenance, SUMS: sums}
         sums[PROVENANCE] = _own_checksum(record)

@@ -19,7 +19,7 @@ from torch import Tensor
 from basicsr_plugins import __version__
 from basicsr_plugins.checkpoints.find import WRAPPERS, find_weights
 from basicsr_plugins.checkpoints.whole import CHECKSUM, check_archive, check_tensors, checksum, with_sums
-from basicsr_plugins.core.atomic import atomic_path
+from basicsr_plugins.core.atomic import atomic_path, usual_mode
 from basicsr_plugins.core.errors import CheckpointError, DependencyError
 
 __all__ = [
@@ -185,6 +185,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: O
     metadata[CHECKSUM] = checksum(state, metadata)
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata)
+        usual_mode(temporary)
 
 
 def own_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

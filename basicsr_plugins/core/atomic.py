@@ -10,7 +10,15 @@ from pathlib import Path
 
 from basicsr_plugins.core.errors import CheckpointError, PluginError
 
-__all__ = ["atomic_folder", "atomic_named", "atomic_path", "is_leftover", "remove_leftovers", "writing_to"]
+__all__ = [
+    "atomic_folder",
+    "atomic_named",
+    "atomic_path",
+    "is_leftover",
+    "remove_leftovers",
+    "usual_mode",
+    "writing_to",
+]
 
 TEMPORARY = ".incomplete"
 #: A folder that is being replaced: for a moment it may be the only copy.
@@ -88,6 +96,13 @@ def writing_to(path: str | Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path} cannot be written: {reason}. The file that stood there before is kept."
         ) from error
+
+
+def usual_mode(path: str | Path) -> None:
+    """Give a file the permissions of a new one: safetensors makes files that only their owner reads."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    os.chmod(path, 0o666 & ~mask)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -80,6 +80,8 @@ def test_saved_folder_is_plain_peft(net, x, tmp_path):
     adapter = train_a_little(attach_adapter(net, {"r": 2, "lora_alpha": 6, "target": "all"}))
     expected = net(x)
     adapter.save(tmp_path / "rain", name="rain", degradation="rain", iteration=7)
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "rain").iterdir()}
+    assert len(modes) == 1, "others may read all of it or nothing"
     assert (tmp_path / "rain" / "adapter_config.json").is_file()
     assert (tmp_path / "rain" / "adapter_model.safetensors").is_file()
     twin = copy.deepcopy(base)

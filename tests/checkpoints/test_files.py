@@ -169,3 +169,17 @@ def test_a_complete_archive_is_told_from_a_cut_one(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     assert not checkpoints.is_complete(path)
     assert not checkpoints.is_complete(tmp_path / "2.state")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_others_may_read_what_was_written(tmp_path):
+    before = os.umask(0o022)
+    try:
+        for name in ("a.safetensors", "a.pth"):
+            checkpoints.write(tmp_path / name, {"w": torch.zeros(2)}, {"type": "NAFNet"})
+            assert oct((tmp_path / name).stat().st_mode & 0o777) == "0o644"
+        os.umask(0o077)
+        checkpoints.write(tmp_path / "mine.safetensors", {"w": torch.zeros(2)}, {"type": "NAFNet"})
+        assert oct((tmp_path / "mine.safetensors").stat().st_mode & 0o777) == "0o600"
+    finally:
+        os.umask(before)
