@@ -180,7 +180,7 @@ def main() -> int:
         images = {
             path.stem: _centre(_pixels(path), arguments.crop) for path in sorted(arguments.photographs.glob("*.png"))
         }
-        with open(file, "w", newline="") as stream:
+        with open(file, "w", newline="", buffering=1) as stream:  # line by line: one can look while it runs
             writer = csv.DictWriter(stream, list(Row.__dataclass_fields__))
             writer.writeheader()
             for row in tqdm(evaluation.rows(images), unit=" results", disable=None):
