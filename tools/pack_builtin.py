@@ -26,7 +26,7 @@ from basicsr_plugins.core.errors import CheckpointError, PluginError
 LIMIT = 6_000_000
 ADAPTERS = ("rain", "noise", "haze", "low_light", "blur", "jpeg", "snow")
 #: Mixtures are in no adapter's training: where no degradation stands out, the base does better than half adapters.
-BLEND = "threshold: 0.7\nkeep_clean: true\n"
+BLEND = "threshold: 0.6\nkeep_clean: true\n"
 #: Where tools/train_builtin.sh leaves the rounded base.
 BASE = Path("builtin_base", "models", "base.safetensors")
 WEIGHTS = "adapter_model.safetensors"
