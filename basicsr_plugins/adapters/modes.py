@@ -128,7 +128,7 @@ def keep_clean(restored: torch.Tensor, image: torch.Tensor, kept: torch.Tensor |
     share = kept[:, None, None, None] if kept.dim() == 1 else kept[:, None]
     if kept.dim() == 3:
         share = torch.nn.functional.interpolate(share, image.shape[-2:], mode="bilinear", align_corners=False)
-    return restored + share.to(restored.dtype) * (image - restored)
+    return restored + share.to(restored) * (image - restored)
 
 
 def _class_shares(

@@ -12,19 +12,13 @@ from torch import Tensor, nn
 
 from basicsr_plugins import checkpoints, stock
 from basicsr_plugins.adapters.folder import AdapterFolder, find_adapters
-from basicsr_plugins.adapters.modes import (
-    blend_weights,
-    check_classes,
-    check_mode,
-    check_names,
-    keep_clean,
-    kept_share,
-)
+from basicsr_plugins.adapters.modes import check_classes, check_mode, check_names, keep_clean
 from basicsr_plugins.adapters.network import BlendedNetwork
+from basicsr_plugins.adapters.rule import BlendRule
 from basicsr_plugins.archs.degradation_estimator_arch import stored_classes
 from basicsr_plugins.core.checked import settings_of
 from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
-from basicsr_plugins.core.options import fraction, option, positive
+from basicsr_plugins.core.options import option, positive
 from basicsr_plugins.core.registration import provides
 from basicsr_plugins.metrics.classification import accuracies, confusion_matrix, format_confusion
 from basicsr_plugins.models.parts.frozen_base import FrozenBase
@@ -38,26 +32,26 @@ __all__ = ["AdapterBlendModel"]
 
 
 @dataclass
-class BlendOptions:
-    """Section ``blend``."""
+class BlendedAdapters:
+    """The adapters of section ``blend``."""
 
     adapters: Union[str, dict[str, str]] = option(help="folder of adapter folders, or a mapping name: folder")
     add: dict[str, str] = option(
         {}, "adapters added later: the estimator is trained again and starts with its rows for the others"
     )
+
+
+@dataclass
+class BlendOptions(BlendRule, BlendedAdapters):
+    """Section ``blend``."""
+
     mode: str = option(
         "soft",
         "soft, one_hot, oracle, sum, average, none, or an adapter's name: how the adapters are used in validation",
     )
-    top_k: Optional[int] = option(None, "keep only the largest weights of each image", check=positive)
-    threshold: float = option(0.0, "images whose largest probability is below this use the base alone", check=fraction)
     spatial: Optional[int] = option(
         None, "weights per tile of this many pixels instead of per image (beyond the paper)", check=positive
     )
-    keep_clean: bool = option(
-        True, "what the share of a class `clean` has above one half, doubled, is how much of the image stays as it is "
-        "(beyond the paper; false restores it with the base)"
-    )  # fmt: skip
     labels: Optional[list[Union[str, list[str]]]] = option(
         None, "what the data sets' labels 0, 1, ... mean: a name, or a list of names for a mixture; ~ is the adapters"
     )
@@ -175,10 +169,9 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
                 )
         if self.compares_images:
             answers = self.net_e.maps(self.lq, spatial) if spatial else logits
-            shares = answers.float().softmax(dim=1)
-            output = self.net_g(self.lq, blend_weights("soft", self.net_g.names, shares, self.classes)).float()
-            kept = kept_share("soft", shares, self.classes) if self.blend_options.keep_clean else None
-            self.output = keep_clean(output, self.lq, kept)
+            rule = BlendRule(keep_clean=self.blend_options.keep_clean)  # top_k and threshold give no gradient
+            weights, kept = rule.blend("soft", self.net_g.names, answers.float().softmax(dim=1), self.classes)
+            self.output = keep_clean(self.net_g(self.lq, weights).float(), self.lq, kept)
             losses.update(self.restoration_losses(self.output, self.gt))
         yield losses
 
@@ -206,21 +199,18 @@ class AdapterBlendModel(FrozenBase, RestorationModel):
             logits = estimator.maps(image, options.spatial) if options.spatial else estimator(image)
             probabilities = logits.float().softmax(dim=1)
         labels = self._shares() if options.mode == "oracle" else None
-        limits: dict[str, Any] = {"top_k": options.top_k, "threshold": options.threshold}
-        weights = blend_weights(options.mode, self.net_g.names, probabilities, self.classes, labels, **limits)
-        kept = None
-        if options.keep_clean:
-            kept = kept_share(options.mode, probabilities, self.classes, labels, **limits)
+        weights, kept = options.blend(options.mode, self.net_g.names, probabilities, self.classes, labels)
         return weights if weights is None else weights.to(image.device), kept
 
     @torch.no_grad()
     def test(self) -> None:
         """Estimate the weights once for the whole image (per view where they are spatial), then restore it."""
         settings, spatial = self.val_settings, self.blend_options.spatial
-        self.weights, self.kept = self.weigh(self.lq)
+        answer = self.weigh(self.lq)
+        self.weights = answer[0]
 
         def network(image: Tensor) -> Tensor:
-            weights, kept = self.weigh(image) if spatial else (self.weights, self.kept)
+            weights, kept = self.weigh(image) if spatial else answer
             return keep_clean(self.net_g(image, weights), image, kept)
 
         multiple = settings.pad_multiple or own_multiple(self.net_g.net)

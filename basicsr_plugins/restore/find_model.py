@@ -15,12 +15,12 @@ from basicsr_plugins import checkpoints
 from basicsr_plugins.adapters import AdapterFolder, BlendedNetwork, find_adapters, fingerprint
 from basicsr_plugins.adapters.folder import CONFIG
 from basicsr_plugins.adapters.modes import check_classes
+from basicsr_plugins.adapters.rule import BlendRule
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import parse
 from basicsr_plugins.core.safe_yaml import load_yaml
 from basicsr_plugins.restore.names import find_named
 from basicsr_plugins.restore.packaged import PACKAGED, packaged_model
-from basicsr_plugins.restore.weighing import BlendRule
 from basicsr_plugins.training.run_files import numbered_files
 
 __all__ = ["Model", "find_model"]

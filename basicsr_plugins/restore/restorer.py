@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from basicsr_plugins.adapters import BlendedNetwork
+from basicsr_plugins.adapters.modes import keep_clean
 from basicsr_plugins.core.errors import DataError, OptionError, one_of
 from basicsr_plugins.restore.engine import Engine, choose_device
 from basicsr_plugins.restore.find_model import Model, find_model
@@ -196,8 +197,8 @@ class ImageRestorer:
         weights, kept = self._weights(pixels, seen)
 
         def write(row: int, band: Tensor) -> None:
-            if kept:
-                band = band.lerp(read(row, row + band.shape[-2], 0, width).to(band.device), kept)
+            if kept is not None:
+                band = keep_clean(band, read(row, row + band.shape[-2], 0, width).to(band.device), kept)
             grey = colours == 1 and band.shape[1] == 3
             # in double precision the mean of three equal numbers is that number
             rows = band[0].double().mean(dim=0, keepdim=True).float() if grey else band[0]
@@ -208,13 +209,16 @@ class ImageRestorer:
         self.engine.run(read, (height, width), write, weights)
         return result
 
-    def _weights(self, pixels: np.ndarray, seen: Optional[Mapping[str, float]]) -> tuple[Optional[Tensor], float]:
+    def _weights(
+        self, pixels: np.ndarray, seen: Optional[Mapping[str, float]]
+    ) -> tuple[Optional[Tensor], Optional[Tensor]]:
         """Return the adapters' weights for a picture ``(h, w, 3)``, and how much of it stays as it is."""
         if self.weigher is None or self.fixed is not None:
-            return None, 0.0
-        seen = self.look(pixels) if seen is None else seen
-        kept = self.weigher.kept(seen) if self.scale == 1 else 0.0
-        return self.weigher.weights(seen).to(self.engine.device), kept
+            return None, None
+        weights, kept = self.weigher.blend(self.look(pixels) if seen is None else seen)
+        if self.scale != 1 or (kept is not None and not kept.any()):
+            kept = None
+        return weights.to(self.engine.device), kept
 
     def _array(self, image: np.ndarray) -> np.ndarray:
         if image.ndim == 2:
@@ -247,7 +251,7 @@ class ImageRestorer:
         for each in batch.detach():
             _check_range(float(each.amin()), float(each.amax()))
             bands: dict[int, Tensor] = {}
-            weights, kept = None, 0.0
+            weights, kept = None, None
             if self.weigher is not None:
                 weights, kept = self._weights(each.permute(1, 2, 0).float().cpu().numpy(), None)
             self.engine.run(
@@ -257,7 +261,7 @@ class ImageRestorer:
                 weights,
             )
             whole = torch.cat([bands[row] for row in sorted(bands)], dim=-2)
-            results.append(whole.lerp(each[None].float(), kept) if kept else whole)
+            results.append(keep_clean(whole, each[None].float(), kept))
         restored = torch.cat(results).to(image.dtype)
         return restored[0] if image.dim() == 3 else restored
 

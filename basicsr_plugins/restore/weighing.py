@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Optional, cast
 
 import torch
 from torch import Tensor
 
-from basicsr_plugins.adapters import blend_weights
-from basicsr_plugins.adapters.modes import kept_share
+from basicsr_plugins.adapters.rule import BlendRule
 from basicsr_plugins.core.errors import OptionError, one_of
-from basicsr_plugins.core.options import fraction, option, positive
 
-__all__ = ["WINDOW", "BlendRule", "Weigher", "fixed_weights", "is_unsure", "windows_of"]
+__all__ = ["WINDOW", "Weigher", "fixed_weights", "is_unsure", "windows_of"]
 
 #: A larger image is judged by nine windows of this side: the traces of noise and JPEG survive no shrinking.
 WINDOW = 512
-
-
-@dataclass(frozen=True)
-class BlendRule:
-    """What becomes of the estimator's answer; the options of the same names in section ``blend`` of a run."""
-
-    top_k: Optional[int] = option(None, "keep only the largest weights of each image", check=positive)
-    threshold: float = option(0.0, "images whose largest probability is below this use the base alone", check=fraction)
-    keep_clean: bool = option(True, "an image that is clean for sure keeps its pixels")
-
-    @property
-    def limits(self) -> dict[str, Any]:
-        """The arguments of ``blend_weights`` and ``kept_share``."""
-        return {"top_k": self.top_k, "threshold": self.threshold}
 
 
 def fixed_weights(given: Mapping[str, float], names: Sequence[str]) -> Tensor:
@@ -75,29 +58,20 @@ class Weigher:
         shares = self.probabilities(windows)[0].tolist()
         return dict(sorted(zip(self.estimator.classes, shares), key=lambda pair: -pair[1]))
 
-    def weights(self, seen: Mapping[str, float]) -> Tensor:
-        """Return (1, K) weights of the adapters for what was seen (the paper's soft blend)."""
-        return self._soft(self._shares(seen))
+    def blend(self, seen: Mapping[str, float]) -> tuple[Tensor, Optional[Tensor]]:
+        """Return (1, K) weights of the adapters for what was seen, and how much of the picture stays as it is, (1)."""
+        return self._soft(torch.tensor([[seen[name] for name in self.estimator.classes]]))
 
-    def kept(self, seen: Mapping[str, float]) -> float:
-        """Return how much of a picture stays as it is, for what was seen: 0 unless most of it is ``clean``."""
-        if not self.rule.keep_clean:
-            return 0.0
-        share = kept_share("soft", self._shares(seen), self.estimator.classes, **self.rule.limits)
-        return 0.0 if share is None else float(share)
-
-    def _shares(self, seen: Mapping[str, float]) -> Tensor:
-        return torch.tensor([[seen[name] for name in self.estimator.classes]])
-
-    def _soft(self, shares: Tensor) -> Tensor:
-        weights = blend_weights("soft", self.names, shares, self.estimator.classes, **self.rule.limits)
-        return cast(Tensor, weights)  # None belongs to other modes
+    def _soft(self, shares: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+        """Blend by shares of the classes, as the paper does."""
+        weights, kept = self.rule.blend("soft", self.names, shares, self.estimator.classes)
+        return cast(Tensor, weights), kept  # None belongs to other modes
 
     @torch.no_grad()
     def maps(self, window: Tensor, cell: int = 32) -> Tensor:
         """Return (K, rows, columns) weights of the adapters per region of a window (1, 3, h, w)."""
         shares = self.estimator.maps(window, cell).float().softmax(dim=1)
-        return self._soft(shares)[0].cpu()
+        return self._soft(shares)[0][0].cpu()
 
 
 def windows_of(height: int, width: int) -> list[tuple[int, int, int, int]]:
