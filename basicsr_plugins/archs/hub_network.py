@@ -56,6 +56,14 @@ class HubNetwork(nn.Module):
             raise OptionError(f"{type(self).__name__}: this object does not know its arguments; build it anew.")
         return copy.deepcopy(vars(self)[_ARGUMENTS])
 
+    def network_opt(self) -> dict[str, Any]:
+        """Return the ``network_g`` of an option file that builds this network again.
+
+        Raises:
+            OptionError: See ``constructor_arguments``.
+        """
+        return {"type": type(self).__name__, **self.constructor_arguments()}
+
     def save_pretrained(self, folder: Union[str, Path], *, licence: Optional[str] = None) -> None:
         """Write ``config.json``, ``model.safetensors`` and a model card into a folder.
 

@@ -31,13 +31,13 @@ def add_parser(commands: Any) -> None:
 
 def builtin_details() -> dict[str, Any]:
     """Return the row of the model that comes with the package."""
-    from basicsr_plugins.restore.packaged import packaged_details
+    from basicsr_plugins.restore.packaged import BUILTIN, packaged_details
 
     try:
         return packaged_details()
     except OptionError as error:
         return {
-            "name": "builtin", "network": "none", "task": "-", "licence": "-", "size": "-", "figure": "-",
+            "name": BUILTIN, "network": "none", "task": "-", "licence": "-", "size": "-", "figure": "-",
             "from": "this package", "cached": "-", "runs": f"no: {error}",
         }  # fmt: skip
 
@@ -48,11 +48,12 @@ def _run(arguments: argparse.Namespace) -> None:
     from basicsr_plugins.core.errors import one_of
     from basicsr_plugins.hub.cache import cache_folder
     from basicsr_plugins.hub.published import MODELS
+    from basicsr_plugins.restore.packaged import BUILTIN
 
     if arguments.name is not None:
-        if arguments.name not in ("builtin", *MODELS):
-            raise OptionError(one_of(arguments.name, ["builtin", *MODELS], "model"))
-        details = builtin_details() if arguments.name == "builtin" else _details(MODELS[arguments.name])
+        if arguments.name not in (BUILTIN, *MODELS):
+            raise OptionError(one_of(arguments.name, [BUILTIN, *MODELS], "model"))
+        details = builtin_details() if arguments.name == BUILTIN else _details(MODELS[arguments.name])
         print(json.dumps(details, indent=2) if arguments.json else _as_list(details))
         return
     rows = [builtin_details(), *map(_details, MODELS.values())]

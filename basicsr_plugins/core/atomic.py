@@ -43,12 +43,7 @@ def atomic_path(path: str | Path, flush: bool = True) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            if flush:
-                with open(temporary, "rb+") as file:
-                    os.fsync(file.fileno())
-            os.replace(temporary, path)
-            if flush:
-                _flush_folder(path.parent)
+            _put(temporary, path, flush)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -70,10 +65,7 @@ def atomic_named(path: str | Path) -> Iterator[Path]:
         try:
             folder.mkdir(parents=True)
             yield folder / path.name
-            with open(folder / path.name, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(folder / path.name, path)
-            _flush_folder(path.parent)
+            _put(folder / path.name, path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -96,6 +88,15 @@ def writing_to(path: str | Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path} cannot be written: {reason}. The file that stood there before is kept."
         ) from error
+
+
+def _put(temporary: Path, path: Path, flush: bool = True) -> None:
+    if flush:
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if flush:
+        _flush_folder(path.parent)
 
 
 def usual_mode(path: str | Path) -> None:

@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-import cv2
-import numpy as np
-
 from basicsr_plugins.core.atomic import atomic_path, remove_leftovers
 from basicsr_plugins.core.errors import DataError, OptionError
 from basicsr_plugins.data.files import first_few
-from basicsr_plugins.data.images import decode, has_alpha, image_problem, image_size
+from basicsr_plugins.data.images import as_png, decode, has_alpha, image_size, whole_bytes
 from basicsr_plugins.data.journal import Journal, stamp
 from basicsr_plugins.data.manifest_file import read_manifest, write_manifest
 from basicsr_plugins.data.output_folder import MANIFEST, clear_the_way
@@ -231,10 +228,7 @@ def _cut(job: _Job, roots: list[Path], targets: list[Path], cutting: Cutting) ->
     images, hashes = [], []
     try:
         for file, size in zip(job.source.files, job.sizes):
-            problem = image_problem(file)
-            if problem:
-                return f"{file}: {problem}."
-            data = file.read_bytes()
+            data = whole_bytes(file)
             image = decode(data, str(file), keep_grey=True)
             if image.shape[:2] != size:
                 return f"{file}: is {image.shape[0]} x {image.shape[1]} (h x w), its header says {size[0]} x {size[1]}."
@@ -242,8 +236,6 @@ def _cut(job: _Job, roots: list[Path], targets: list[Path], cutting: Cutting) ->
             hashes.append(hashlib.sha256(data).hexdigest())
     except DataError as error:
         return str(error)
-    except OSError as error:
-        return f"{file}: cannot be read ({error.strerror or error})."
     result: list[list[dict[str, Any]]] = []
     for side, (image, target) in enumerate(zip(images, targets)):
         # a single folder is cut in its own pixels; of a pair the clean image is the larger one
@@ -252,7 +244,7 @@ def _cut(job: _Job, roots: list[Path], targets: list[Path], cutting: Cutting) ->
         entries = []
         for name, box in zip(job.names, job.boxes):
             top, left, height, width = (factor * number for number in box)
-            data = _png(image[top : top + height, left : left + width], cutting.compression)
+            data = as_png(image[top : top + height, left : left + width], cutting.compression)
             with atomic_path(target / name, flush=False) as temporary:
                 temporary.write_bytes(data)
             entries.append({
@@ -261,11 +253,6 @@ def _cut(job: _Job, roots: list[Path], targets: list[Path], cutting: Cutting) ->
             })  # fmt: skip
         result.append(entries)
     return result
-
-
-def _png(image: np.ndarray, compression: int) -> bytes:
-    _, encoded = cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, compression])
-    return encoded.tobytes()
 
 
 def _write_manifest(folder: Path, cutting: Cutting, images: list[dict[str, Any]]) -> None:

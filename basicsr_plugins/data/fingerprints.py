@@ -11,8 +11,8 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
-from basicsr_plugins.core.errors import DataError, DependencyError
-from basicsr_plugins.data.images import decode, image_problem, image_size
+from basicsr_plugins.core.errors import DependencyError
+from basicsr_plugins.data.images import decode, image_size, whole_bytes
 
 __all__ = ["Fingerprint", "fingerprint", "perceptual_hash"]
 
@@ -67,13 +67,7 @@ def fingerprint(path: Path, phash: Optional[Callable[[Any], Any]] = None, turned
     Raises:
         DataError: It cannot be read.
     """
-    problem = image_problem(path)
-    if problem:
-        raise DataError(f"{path}: {problem}.")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    data = whole_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     if phash is None:
         return Fingerprint(path, len(data), image_size(path), sha256)

@@ -12,7 +12,17 @@ import numpy as np
 from basicsr_plugins.core.errors import DataError
 from basicsr_plugins.data.image_header import Header, read_header
 
-__all__ = ["bytes_per_value", "decode", "has_alpha", "image_problem", "image_size", "read_image", "to_float"]
+__all__ = [
+    "as_png",
+    "bytes_per_value",
+    "decode",
+    "has_alpha",
+    "image_problem",
+    "image_size",
+    "read_image",
+    "to_float",
+    "whole_bytes",
+]
 
 _BROKEN = "cannot be decoded as an image"
 #: Below so many pixels OpenCV's limit is out of sight, whatever the environment sets it to.
@@ -59,11 +69,32 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         DataError: The file cannot be read or decoded.
     """
+    return decode(_bytes(path), str(path))
+
+
+def whole_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of an image file that is whole, as its header and its end say.
+
+    Raises:
+        DataError: It is not, or cannot be read.
+    """
+    problem = image_problem(path)
+    if problem:
+        raise DataError(f"{path}: {problem}.")
+    return _bytes(path)
+
+
+def as_png(image: np.ndarray, compression: int) -> bytes:
+    """Return the PNG file of an image as ``decode`` gives it: BGR or grey, 8 or 16 bits."""
+    _, encoded = cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    return encoded.tobytes()
+
+
+def _bytes(path: str | os.PathLike[str]) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    return decode(data, str(path))
 
 
 def to_float(image: np.ndarray) -> np.ndarray:

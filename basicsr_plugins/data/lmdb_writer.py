@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import quote
 
-import cv2
-import numpy as np
-
 from basicsr_plugins.core.atomic import atomic_folder
 from basicsr_plugins.core.errors import CheckpointError, DataError, DependencyError, OptionError
 from basicsr_plugins.core.unique_names import UniqueNames
 from basicsr_plugins.data.files import first_few
-from basicsr_plugins.data.images import decode, has_alpha, image_problem
+from basicsr_plugins.data.images import as_png, decode, has_alpha, whole_bytes
 from basicsr_plugins.data.manifest_file import write_manifest
 from basicsr_plugins.data.output_folder import MANIFEST
 from basicsr_plugins.data.parallel import in_parallel, worker_count
@@ -183,18 +180,12 @@ def _values(source: Source, compression: int) -> Any:
     values = []
     try:
         for file in source.files:
-            problem = image_problem(file)
-            if problem:
-                return f"{file}: {problem}."
-            data = file.read_bytes()
+            data = whole_bytes(file)
             image = decode(data, str(file), keep_grey=True)
-            _, encoded = cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, compression])
             shape = (image.shape[0], image.shape[1], 1 if image.ndim == 2 else 3)
-            values.append(_Value(encoded.tobytes(), shape, hashlib.sha256(data).hexdigest(), has_alpha(file)))
+            values.append(_Value(as_png(image, compression), shape, hashlib.sha256(data).hexdigest(), has_alpha(file)))
     except DataError as error:
         return str(error)
-    except OSError as error:
-        return f"{file}: cannot be read ({error.strerror or error})."
     return values
 
 

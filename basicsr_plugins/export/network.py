@@ -108,7 +108,7 @@ def plain_network(
 
 def _network_opt(network: nn.Module, found: Model) -> dict[str, Any]:
     if isinstance(network, HubNetwork):
-        return {"type": type(network).__name__, **network.constructor_arguments()}
+        return network.network_opt()
     if found.file is None:
         raise CheckpointError(f"{found.label}: it does not say which file its network comes from.")
     return checkpoints.network_of(found.file)

@@ -13,11 +13,21 @@ from basicsr_plugins.core.atomic import atomic_path
 from basicsr_plugins.core.errors import CheckpointError, OptionError
 from basicsr_plugins.hub.published import PublishedModel
 
-__all__ = ["VARIABLE", "cache_folder", "check_held", "held_file", "model_folder", "sha256_of", "write_record"]
+__all__ = [
+    "VARIABLE",
+    "WEIGHT_SUFFIXES",
+    "cache_folder",
+    "check_held",
+    "held_file",
+    "model_folder",
+    "sha256_of",
+    "write_record",
+]
 
 #: The environment variable that names the folder.
 VARIABLE = "BASICSR_PLUGINS_CACHE"
-_SUFFIXES = (".pth", ".safetensors", ".pt", ".ckpt", ".pk")
+#: Of files of weights, the first one first where several lie side by side.
+WEIGHT_SUFFIXES = (".pth", ".safetensors", ".pt", ".ckpt", ".pk")
 _CHUNK = 1 << 22
 _logger = logging.getLogger("basicsr")
 
@@ -46,7 +56,7 @@ def held_file(model: PublishedModel) -> Optional[Path]:
     folder = model_folder(model)
     if (folder / model.file).is_file():
         return folder / model.file
-    found = sorted(each for each in folder.glob("*") if each.suffix.lower() in _SUFFIXES and each.is_file())
+    found = sorted(each for each in folder.glob("*") if each.suffix.lower() in WEIGHT_SUFFIXES and each.is_file())
     if len(found) > 1:
         names = ", ".join(each.name for each in found[:5])
         raise OptionError(f"{model.name}: {folder} holds {names}, and none is called {model.file}: keep one of them.")

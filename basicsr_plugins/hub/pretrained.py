@@ -94,7 +94,7 @@ def load_network(cls: type[Network], folder: Path, arguments: Mapping[str, Any])
 
 
 def _network_opt(network: HubNetwork) -> dict[str, Any]:
-    network_opt = {"type": type(network).__name__, **network.constructor_arguments()}
+    network_opt = network.network_opt()
     for name, value in network_opt.items():
         try:
             json.dumps(value)

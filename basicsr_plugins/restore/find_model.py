@@ -19,6 +19,7 @@ from basicsr_plugins.adapters.rule import BlendRule
 from basicsr_plugins.core.errors import OptionError
 from basicsr_plugins.core.options import parse
 from basicsr_plugins.core.safe_yaml import load_yaml
+from basicsr_plugins.hub.cache import WEIGHT_SUFFIXES
 from basicsr_plugins.restore.names import find_named
 from basicsr_plugins.restore.packaged import PACKAGED, packaged_model
 from basicsr_plugins.training.run_files import numbered_files
@@ -26,7 +27,6 @@ from basicsr_plugins.training.run_files import numbered_files
 __all__ = ["Model", "find_model"]
 
 PathLike = Union[str, Path]
-_SUFFIXES = (".pth", ".safetensors", ".pt", ".ckpt", ".pk")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def find_model(
         return _adapted(find_adapters(folder), base, estimator or own_estimator, path)
     if own_estimator is not None:
         return _blend_run(path, base, estimator or own_estimator)
-    files = sorted(each for each in folder.iterdir() if each.suffix.lower() in _SUFFIXES)
+    files = sorted(each for each in folder.iterdir() if each.suffix.lower() in WEIGHT_SUFFIXES)
     if len(files) == 1:
         return _plain(files[0])
     held = f"It holds {', '.join(each.name for each in files[:5])}: name one of them." if files else ""
@@ -181,7 +181,7 @@ def _newest(folder: Path, prefix: str) -> Optional[Path]:
     latest = _first(folder.glob(f"{prefix}latest.*"))
     if latest is not None:
         return latest
-    for suffix in _SUFFIXES:
+    for suffix in WEIGHT_SUFFIXES:
         numbered = numbered_files(folder, prefix, suffix)
         if numbered:
             return numbered[max(numbered)]
@@ -196,8 +196,8 @@ def _newest_adapter(folder: Path) -> Optional[Path]:
 
 
 def _first(files: Iterable[Path]) -> Optional[Path]:
-    known = [file for file in files if file.suffix in _SUFFIXES]
-    return min(known, key=lambda file: (_SUFFIXES.index(file.suffix), file.name)) if known else None
+    known = [file for file in files if file.suffix in WEIGHT_SUFFIXES]
+    return min(known, key=lambda file: (WEIGHT_SUFFIXES.index(file.suffix), file.name)) if known else None
 
 
 def _blend_run(run: Path, base: Optional[PathLike], estimator: PathLike) -> Model:

@@ -9,12 +9,10 @@ from typing import Union
 from torch import nn
 
 from basicsr_plugins.core.errors import OptionError, one_of
-from basicsr_plugins.restore.packaged import packaged_model
+from basicsr_plugins.restore.packaged import BUILTIN, packaged_model
 
-__all__ = ["BUILTIN", "find_named"]
+__all__ = ["find_named"]
 
-#: The name of the model that comes with the package.
-BUILTIN = "builtin"
 # pathlib makes one slash of two
 _HUB = re.compile(r"hf:/{0,2}(?=[^/])")
 _NAME = re.compile(r"[A-Za-z][\w-]*")

@@ -7,8 +7,10 @@ from typing import Any
 
 from basicsr_plugins.core.errors import OptionError
 
-__all__ = ["PACKAGED", "packaged_details", "packaged_model"]
+__all__ = ["BUILTIN", "PACKAGED", "packaged_details", "packaged_model"]
 
+#: What ``--model`` calls it.
+BUILTIN = "builtin"
 #: Base, adapters and estimator, made by tools/train_builtin.sh (docs/builtin_model.md).
 PACKAGED = Path(__file__).resolve().parents[1] / "builtin_model"
 
@@ -38,7 +40,7 @@ def packaged_details() -> dict[str, Any]:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     adapters = sorted(path.name for path in (folder / "adapters").iterdir())
     return {
-        "name": "builtin", "network": "NAFNet with adapters", "task": ", ".join(adapters).replace("_", " "),
+        "name": BUILTIN, "network": "NAFNet with adapters", "task": ", ".join(adapters).replace("_", " "),
         "licence": "Apache-2.0", "size": f"{size / 1e6:.1f} MB", "figure": "docs/builtin_model.md",
         "from": "this package", "cached": "-", "runs": "yes", "folder": str(folder),
     }  # fmt: skip

@@ -217,7 +217,7 @@ class Stop(Exception):
 
 def test_a_run_that_was_stopped_anywhere_goes_on(photos, tmp_path, monkeypatch):
     crop(photos, tmp_path / "whole", CUTTING)
-    out, encode, cut = tmp_path / "out", crops._png, crops._cut
+    out, encode, cut = tmp_path / "out", crops.as_png, crops._cut
 
     def run(limit):
         count = 0
@@ -229,7 +229,7 @@ def test_a_run_that_was_stopped_anywhere_goes_on(photos, tmp_path, monkeypatch):
                 raise Stop
             return encode(image, compression)
 
-        monkeypatch.setattr(crops, "_png", counted)
+        monkeypatch.setattr(crops, "as_png", counted)
         monkeypatch.setattr(crops, "_cut", cut)
         return crop(photos, out, CUTTING, workers=1)
 
