@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from basicsr_plugins.cli.shared_arguments import add_pair_rule, add_workers, image_bar
+
 __all__ = ["add_command", "run_crop"]
 
 _EXAMPLES = """examples:
@@ -43,10 +45,7 @@ def add_command(commands: Any) -> None:
         "--scale", type=int, default=1,
         help="with --pair: how many times larger the clean images are; --size and --step are theirs (default 1)",
     )  # fmt: skip
-    parser.add_argument(
-        "--pair-rule", default="same_stem", metavar="RULE",
-        help="how names pair: same_stem (default), same, prefix:k, replace:a->b, append:a (see docs/options.md)",
-    )  # fmt: skip
+    add_pair_rule(parser)
     parser.add_argument(
         "--small", choices=("keep", "skip", "refuse"), default="keep",
         help="images smaller than --size: keep them whole (default), skip them, or refuse before writing anything",
@@ -57,7 +56,7 @@ def add_command(commands: Any) -> None:
         "--overwrite", action="store_true",
         help="replace files that stand in the way, and remove sub-images of earlier runs that no longer belong",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int, help="threads (default: one per core, at most 8)")
+    add_workers(parser)
     parser.set_defaults(func=run_crop)
 
 
@@ -80,7 +79,7 @@ def run_crop(args: argparse.Namespace) -> int:
         args.source.expanduser(), args.target.expanduser(), cutting,
         pair=None if args.pair is None else (args.pair[0].expanduser(), args.pair[1].expanduser()),
         rule=args.pair_rule, recursive=args.recursive, overwrite=args.overwrite, workers=args.workers,
-        progress=lambda items, total: tqdm(items, total=total, unit="image", disable=None), say=tqdm.write,
+        progress=image_bar, say=tqdm.write,
     )  # fmt: skip
     what = "images" if args.pair is None else "pairs"
     if report.unused:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from basicsr_plugins.cli.shared_arguments import add_workers, image_bar
 from basicsr_plugins.core.errors import OptionError
 
 __all__ = ["add_command", "run_dedup"]
@@ -49,7 +50,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--list", type=Path, metavar="OUT.txt", help="write the files to keep, for meta_info_file")
     parser.add_argument("--move", type=Path, metavar="TO", help="move the duplicates to this folder, with a manifest")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of --report and --list")
-    parser.add_argument("--workers", type=int, help="threads (default: one per core, at most 8)")
+    add_workers(parser)
     parser.set_defaults(func=run_dedup)
 
 
@@ -62,8 +63,6 @@ def run_dedup(args: argparse.Namespace) -> int:
         DependencyError: ImageHash is not installed.
         CheckpointError: An output cannot be written.
     """
-    from tqdm import tqdm
-
     from basicsr_plugins.data.duplicate_reports import check_outputs, move_duplicates, write_list, write_report
     from basicsr_plugins.data.duplicates import find_duplicates
 
@@ -75,12 +74,9 @@ def run_dedup(args: argparse.Namespace) -> int:
     )
     check_outputs(args.report, args.list, args.overwrite)
 
-    def progress(items: Any, total: int) -> Any:
-        return tqdm(items, total=total, unit="image", disable=None)
-
     search = find_duplicates(
         folders, against, distance=args.distance, exact=args.exact, turned=args.turned, recursive=args.recursive,
-        leave_out=args.move, workers=args.workers, progress=progress,
+        leave_out=args.move, workers=args.workers, progress=image_bar,
     )  # fmt: skip
     _show(search, bool(against), args.show)
     if args.report is not None:
@@ -93,7 +89,7 @@ def run_dedup(args: argparse.Namespace) -> int:
         write_list(args.list, search.kept, folders)
         print(f"{len(search.kept)} files to keep: {args.list}")
     if args.move is not None:
-        moved = move_duplicates(args.move, search, folders, progress)
+        moved = move_duplicates(args.move, search, folders, image_bar)
         print(f"{moved} files moved to {args.move}")
     return int(bool(search.failed) or (bool(against) and bool(search.groups)))
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from basicsr_plugins.cli.shared_arguments import add_pair_rule, add_workers, image_bar
+
 __all__ = ["add_command", "run_lmdb"]
 
 _EXAMPLES = """examples:
@@ -33,13 +35,10 @@ def add_command(commands: Any) -> None:
         "--pair", type=Path, nargs=2, metavar=("LQ_INPUT", "LQ_OUTPUT.lmdb"),
         help="degraded images, and their lmdb, which gets the same keys",
     )  # fmt: skip
-    parser.add_argument(
-        "--pair-rule", default="same_stem", metavar="RULE",
-        help="how names pair: same_stem (default), same, prefix:k, replace:a->b, append:a (see docs/options.md)",
-    )  # fmt: skip
+    add_pair_rule(parser)
     parser.add_argument("--compression", type=int, default=1, help="of PNG, 0 (fast) to 9 (small) (default 1)")
     parser.add_argument("--recursive", "-r", action="store_true", help="look into sub-folders too")
-    parser.add_argument("--workers", type=int, help="threads (default: one per core, at most 8)")
+    add_workers(parser)
     parser.set_defaults(func=run_lmdb)
 
 
@@ -61,7 +60,7 @@ def run_lmdb(args: argparse.Namespace) -> int:
         args.source.expanduser(), args.target.expanduser(),
         pair=None if args.pair is None else (args.pair[0].expanduser(), args.pair[1].expanduser()),
         rule=args.pair_rule, recursive=args.recursive, compression=args.compression, workers=args.workers,
-        progress=lambda items, total: tqdm(items, total=total, unit="image", disable=None), say=tqdm.write,
+        progress=image_bar, say=tqdm.write,
     )  # fmt: skip
     what = "images" if args.pair is None else "pairs"
     if report.unused:

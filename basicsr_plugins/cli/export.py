@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from basicsr_plugins.core.errors import OptionError
+from basicsr_plugins.cli.shared_arguments import adapter_choice, add_adapter_choice
 
 __all__ = ["add_parser", "run"]
 
@@ -45,9 +45,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--opset", type=int, default=17, help="version of ONNX's operators, 16 to 20 (default 17)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT where it exists")
     merged = parser.add_argument_group("adapters (merged into their base)")
-    merged.add_argument("--base", type=Path, help="their base network, where it is not at its recorded place")
-    merged.add_argument("--only", metavar="NAME", help="use one adapter alone")
-    merged.add_argument("--weights", metavar="NAME=W,...", help="constant weights: rain=0.7,haze=0.3")
+    add_adapter_choice(merged)
     parser.set_defaults(func=run)
     return parser
 
@@ -60,14 +58,12 @@ def run(args: argparse.Namespace) -> int:
         CheckpointError: The model cannot be exported, or the file not be written.
         DependencyError: A package is missing.
     """
-    from basicsr_plugins.cli.restore import weights_of
     from basicsr_plugins.export.exporter import export_model
 
-    if args.only is not None and args.weights is not None:
-        raise OptionError("--only and --weights: give one of them.")
+    weights = adapter_choice(args)
     written = export_model(
         args.model, args.output, format=args.format, precision=args.precision, base=args.base,
-        weights=args.only or weights_of(args.weights), opset=args.opset, overwrite=args.overwrite,
+        weights=weights, opset=args.opset, overwrite=args.overwrite,
     )  # fmt: skip
     size = written.path.stat().st_size / 1e6
     kind = written.format if written.opset is None else f"ONNX, opset {written.opset}"

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
+from basicsr_plugins.cli.shared_arguments import adapter_choice, add_adapter_choice
 from basicsr_plugins.core.errors import OptionError
 
-__all__ = ["add_parser", "run", "weights_of"]
+__all__ = ["add_parser", "run"]
 
 _EXAMPLES = """examples:
   basicsr-plugins restore photo.jpg --model net_g_latest.pth             # writes photo_restored.jpg
@@ -53,10 +54,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="fp32", help="fp32 (default), bf16 or fp16")
     parser.add_argument("--self-ensemble", action="store_true", help="average over 8 flips and turns: 8 times slower")
     blend = parser.add_argument_group("several adapters (ABAIR)")
-    blend.add_argument("--base", type=Path, help="their base network, where it is not at its recorded place")
+    add_adapter_choice(blend)
     blend.add_argument("--estimator", type=Path, help="weights of the estimator (net_e_*.pth)")
-    blend.add_argument("--only", metavar="NAME", help="use one adapter alone")
-    blend.add_argument("--weights", metavar="NAME=W,...", help="constant weights: rain=0.7,haze=0.3")
     blend.add_argument("--map", action="store_true", help="also write the weights per region into OUTPUT/maps")
     blend.add_argument("--suggest", action="store_true", help="only say what the estimator sees; write nothing")
     parser.set_defaults(func=run)
@@ -81,14 +80,12 @@ def run(args: argparse.Namespace) -> int:
 
     if not 1 <= args.quality <= 100:
         raise OptionError(f"--quality: must lie between 1 and 100, got {args.quality}.")
-    if args.only is not None and args.weights is not None:
-        raise OptionError("--only and --weights: give one of them.")
+    weights = adapter_choice(args)
     inputs, output = _split(args)
     jobs, passed, _ = plan(inputs, output, args.recursive)
     restorer = load_restorer(
         args.model, device=args.device, tile=args.tile, tile_overlap=args.tile_overlap, precision=args.precision,
-        self_ensemble=args.self_ensemble, weights=args.only or weights_of(args.weights), base=args.base,
-        estimator=args.estimator,
+        self_ensemble=args.self_ensemble, weights=weights, base=args.base, estimator=args.estimator,
     )  # fmt: skip
     print(f"{restorer.model.label}, on {restorer.engine.device}")
     if (args.suggest or args.map) and restorer.weigher is None:
@@ -119,24 +116,6 @@ def _split(args: argparse.Namespace) -> tuple[list[Path], Optional[Path]]:
     if args.output is not None or len(paths) == 1:
         return paths, None if args.output is None else args.output.expanduser()
     return paths[:-1], paths[-1]
-
-
-def weights_of(text: Optional[str]) -> Optional[dict[str, float]]:
-    """Return ``{NAME: W}`` of ``NAME=W,NAME=W``.
-
-    Raises:
-        OptionError: It is written otherwise.
-    """
-    if text is None:
-        return None
-    weights: dict[str, float] = {}
-    for entry in text.split(","):
-        name, _, value = entry.strip().partition("=")
-        try:
-            weights[name.strip()] = float(value)
-        except ValueError:
-            raise OptionError(f"--weights: expected NAME=NUMBER,NAME=NUMBER, got {entry!r}.") from None
-    return weights
 
 
 def _how(args: argparse.Namespace, restorer: Any) -> dict[str, Any]:

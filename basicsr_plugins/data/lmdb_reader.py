@@ -8,10 +8,23 @@ from typing import Any
 
 from basicsr_plugins.core.errors import DataError, DependencyError
 
-__all__ = ["open_lmdb"]
+__all__ = ["lmdb_package", "open_lmdb"]
 
 #: (process, folder): an environment must not cross a fork. It closes when the last store that reads it goes.
 _OPEN: weakref.WeakValueDictionary[tuple[int, str], Any] = weakref.WeakValueDictionary()
+
+
+def lmdb_package(what: str) -> Any:
+    """Return the package lmdb, which ``what`` needs.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    try:
+        import lmdb
+    except ImportError as error:
+        raise DependencyError(f"{what} needs the package lmdb: pip install lmdb") from error
+    return lmdb
 
 
 def open_lmdb(root: str) -> Any:
@@ -21,10 +34,7 @@ def open_lmdb(root: str) -> Any:
         DependencyError: lmdb is not installed.
         DataError: It is no lmdb, or something else in this process has it open.
     """
-    try:
-        import lmdb
-    except ImportError as error:
-        raise DependencyError("io_backend type 'lmdb' needs the package lmdb: pip install lmdb") from error
+    lmdb = lmdb_package("io_backend type 'lmdb'")
     key = os.getpid(), os.path.realpath(root)
     environment = _OPEN.get(key)
     if environment is None:

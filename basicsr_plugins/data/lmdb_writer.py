@@ -12,10 +12,11 @@ from typing import Any, Optional
 from urllib.parse import quote
 
 from basicsr_plugins.core.atomic import atomic_folder
-from basicsr_plugins.core.errors import CheckpointError, DataError, DependencyError, OptionError
+from basicsr_plugins.core.errors import CheckpointError, DataError, OptionError
 from basicsr_plugins.core.unique_names import UniqueNames
 from basicsr_plugins.data.files import first_few
 from basicsr_plugins.data.images import as_png, decode, has_alpha, whole_bytes
+from basicsr_plugins.data.lmdb_reader import lmdb_package
 from basicsr_plugins.data.manifest_file import write_manifest
 from basicsr_plugins.data.output_folder import MANIFEST
 from basicsr_plugins.data.parallel import in_parallel, worker_count
@@ -105,7 +106,7 @@ def write_lmdb(
         DependencyError: lmdb is not installed.
         CheckpointError: The folder cannot be written, or the disk is full.
     """
-    lmdb = _package()
+    lmdb = lmdb_package("'data lmdb'")
     workers = worker_count(workers)
     if not 0 <= compression <= 9:
         raise OptionError(f"--compression: must lie between 0 and 9, got {compression}.")
@@ -142,14 +143,6 @@ def write_lmdb(
         for folder, entries in zip(folders, images):
             write_manifest(folder / MANIFEST, {"command": COMMAND, "compression": compression, "images": entries})
     return report
-
-
-def _package() -> Any:
-    try:
-        import lmdb
-    except ImportError as error:
-        raise DependencyError("'data lmdb' needs the package lmdb: pip install lmdb") from error
-    return lmdb
 
 
 def _check_targets(targets: list[Path]) -> None:

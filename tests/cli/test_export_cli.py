@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from basicsr_plugins import checkpoints
-from basicsr_plugins.adapters import BlendedNetwork, attach_adapter, find_adapters
+from basicsr_plugins.adapters import BlendedNetwork, find_adapters
 from basicsr_plugins.archs.nafnet_arch import NAFNet
 from basicsr_plugins.cli.main import main
 
@@ -60,20 +60,9 @@ def test_a_network_that_enlarges_says_so(tmp_path, capsys):
 
 
 @pytest.fixture
-def adapters(tmp_path):
-    """A base and two adapters of it."""
-    pytest.importorskip("peft")
-    torch.manual_seed(0)
-    net = NAFNet(**ARGUMENTS).eval()
-    for parameter in net.parameters():
-        parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    checkpoints.write(tmp_path / "base.pth", net.state_dict(), NETWORK_OPT)
-    for name in ("rain", "haze"):
-        adapter = attach_adapter(copy.deepcopy(net), {"r": 2}, network="NAFNet", path=str(tmp_path / "base.pth"))
-        for parameter in adapter.parameters():
-            parameter.data.normal_(std=0.3)
-        adapter.save(tmp_path / "adapters" / name, name)
-    return BlendedNetwork(copy.deepcopy(net), find_adapters(tmp_path / "adapters")).eval()
+def adapters(base_with_adapters, tmp_path):
+    """The base with its two adapters."""
+    return BlendedNetwork(copy.deepcopy(base_with_adapters), find_adapters(tmp_path / "adapters")).eval()
 
 
 def test_adapters_are_merged_with_the_weights_that_are_given(adapters, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from basicsr_plugins import checkpoints, load_restorer
-from basicsr_plugins.adapters import BlendedNetwork, attach_adapter, find_adapters
+from basicsr_plugins.adapters import BlendedNetwork, find_adapters
 from basicsr_plugins.archs.degradation_estimator_arch import DegradationEstimator
 from basicsr_plugins.archs.nafnet_arch import NAFNet
 from basicsr_plugins.cli.main import main
@@ -187,25 +187,14 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_restored(mo
 
 
 @pytest.fixture
-def abair(tmp_path):
+def abair(base_with_adapters, tmp_path):
     """A base, two adapters of it, and an estimator."""
-    pytest.importorskip("peft")
-    torch.manual_seed(0)
-    net = NAFNet(**ARGUMENTS).eval()
-    for parameter in net.parameters():
-        parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    checkpoints.write(tmp_path / "base.pth", net.state_dict(), NETWORK_OPT)
-    for name in ("rain", "haze"):
-        adapter = attach_adapter(copy.deepcopy(net), {"r": 2}, network="NAFNet", path=str(tmp_path / "base.pth"))
-        for parameter in adapter.parameters():
-            parameter.data.normal_(std=0.3)
-        adapter.save(tmp_path / "adapters" / name, name)
     options = {"classes": ["rain", "haze", "clean"], "width": 8, "view": 32}
     estimator = DegradationEstimator(**options)
     estimator.head.weight.data.mul_(20)
     checkpoints.write(tmp_path / "net_e.pth", estimator.state_dict(), {"type": "DegradationEstimator", **options})
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
-    return net, estimator.eval(), tmp_path
+    return base_with_adapters, estimator.eval(), tmp_path
 
 
 def pixels_of(path):
