@@ -20,6 +20,7 @@ import sys
 from typing import Any, NamedTuple
 from unittest import mock
 
+import mmengine.device  # noqa: F401 - asks for a GPU once, when it is imported: not while one is pretended
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
